@@ -1,0 +1,1 @@
+"""What Merge Advisor chooses: search spaces and Optuna studies over plain parameters."""

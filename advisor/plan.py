@@ -1,7 +1,7 @@
 r"""A plan: a recipe for each task, the merging coefficients and the merge method.
 
-``Plan`` is one plan, readable and checked; ``PlanTable`` holds M plans as arrays [M, N], which is what the bound and the
-risk model compute on.  Progress of expert i as the merge sees it (``docs/theory.md`` section 1):
+``Plan`` is one plan, readable and checked; ``PlanTable`` holds M plans as arrays [M, N], which is what the bound and
+the risk model compute on.  Progress of expert i as the merge sees it (``docs/theory.md`` section 1):
 T_i = lambda_i eta_i ||a_i||_1.
 """
 

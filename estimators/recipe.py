@@ -7,8 +7,8 @@ x_K - x_0 = -eta * sum_k a_k g_k to first order, where g_k is the mini-batch gra
     heavy-ball momentum  a_k = sum_{l>=k} m^{l-k} s_l        (PyTorch's convention: no dampening)
     AdamW                a_k = s_k, in the preconditioned metric
 
-and s_k in (0, 1] is the schedule's factor at step k (1 for a constant schedule).  Normalised averaging of local updates:
-Wang et al. 2020 (FedNova).
+and s_k in (0, 1] is the schedule's factor at step k (1 for a constant schedule).  Normalised averaging of local
+updates: Wang et al. 2020 (FedNova).
 """
 
 from __future__ import annotations

@@ -1,0 +1,230 @@
+"""One pass over all tensors: read a block, subtract the base, collect the Gram matrix, merge, write.
+
+    for each tensor, for each block of 2¹⁶ elements:
+        τ_t = x_t − x₀        G += τ τᵀ        x_avg = x₀ + Π(τ)
+
+Elementwise operators never hold more than one block of each input; the others hold N + 2 tensors (τ, base, result).
+Workers are threads, each on its own tensor; a tensor's result depends on nothing but its own inputs and
+(seed, tensor name, expert label), so any number of workers writes the same bytes.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from advisor.merging.compatibility import IncompatibleCheckpoints, MergeInputs
+from advisor.merging.grams import TensorStatistics
+from advisor.merging.number_formats import FloatArray, RawArray, to_storage, to_working, working_dtype
+from advisor.merging.operator import Coefficients, Operator, TensorVectors
+from advisor.merging.sources import Source
+
+BLOCK = 1 << 16  # elements; N + 2 blocks of fp32 stay in a core's cache for a handful of experts
+
+CoefficientsOf = Callable[[str], Coefficients]
+Result = TypeVar("Result")
+
+
+class Sink(Protocol):
+    """Where merged numbers go. Calls for different tensors may come from different threads."""
+
+    def write(self, name: str, start: int, values: RawArray) -> None:
+        """Store elements from `start` of the flattened tensor, in storage dtype."""
+
+
+def run_pass(
+    inputs: MergeInputs, operator: Operator, coefficients: CoefficientsOf, sink: Sink, *, seed: int, workers: int
+) -> dict[str, TensorStatistics]:
+    """Merge every tensor into the sink; statistics of each parameter, tied tensors once, in the base's order."""
+
+    def work(name: str) -> TensorStatistics | None:
+        return _merge_tensor(inputs, name, operator, coefficients(name), sink, seed)
+
+    names = list(inputs.roles)
+    found = map_tensors(work, names, workers)
+    return {
+        name: statistics
+        for name, statistics in zip(names, found, strict=True)
+        if statistics is not None and inputs.key(name) == name
+    }
+
+
+def map_tensors(work: Callable[[str], Result], names: list[str], workers: int) -> list[Result]:
+    """Results of `work` in the order of `names`, from one thread or several.
+
+    Raises:
+        ValueError: fewer than one worker.
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers} must be at least 1")
+    if workers == 1:
+        return [work(name) for name in names]
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = [pool.submit(work, name) for name in names]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def read_blocks(inputs: MergeInputs, coefficients: CoefficientsOf, *, seed: int) -> Iterator[TensorVectors]:
+    """All parameters block by block, tied tensors once: what a survey reads."""
+    for name in inputs.names("parameter"):
+        if inputs.key(name) == name:
+            for start, stop in _spans(inputs.base.tensors[name].size):
+                yield _read(inputs, name, start, stop, coefficients(name), seed)
+
+
+def measure_tensor(inputs: MergeInputs, name: str) -> TensorStatistics:
+    """Gram matrix and base norm of one parameter, without merging."""
+    statistics = _empty_statistics(inputs)
+    unweighted = np.ones(len(inputs.labels))
+    for start, stop in _spans(inputs.base.tensors[name].size):
+        statistics = _add(statistics, _measure(inputs, _read(inputs, name, start, stop, unweighted, 0)))
+    return statistics
+
+
+def _merge_tensor(
+    inputs: MergeInputs, name: str, operator: Operator, coefficients: Coefficients, sink: Sink, seed: int
+) -> TensorStatistics | None:
+    role = inputs.roles[name]
+    if role in ("integer", "kept"):
+        source = _agreeing_source(inputs, name) if role == "integer" else inputs.base
+        for start, stop in _spans(inputs.base.tensors[name].size):
+            sink.write(name, start, source.read(name, start, stop))
+        return None
+    info = inputs.base.tensors[name]
+    statistics = _empty_statistics(inputs)
+    if operator.elementwise or role == "statistic" or info.size <= BLOCK:
+        for start, stop in _spans(info.size):
+            block = _read(inputs, name, start, stop, coefficients, seed)
+            statistics = _add(statistics, _measure(inputs, block))
+            _write(name, start, info.dtype, block, _change(operator, role, block), sink)
+    else:
+        whole, statistics = _read_whole(inputs, name, coefficients, seed)
+        change = operator.merge(whole)
+        for start, stop in _spans(info.size):
+            _write(name, start, info.dtype, whole, change[start:stop], sink, within=slice(start, stop))
+    return statistics if role == "parameter" else None
+
+
+def _change(operator: Operator, role: str, block: TensorVectors) -> FloatArray:
+    if role == "statistic":
+        return block.weighted_sum() if operator.rest == "sum" else block.weighted_mean()
+    return operator.merge(block)
+
+
+def _read(
+    inputs: MergeInputs, name: str, start: int, stop: int, coefficients: Coefficients, seed: int
+) -> TensorVectors:
+    info = inputs.base.tensors[name]
+    base = to_working(inputs.base.read(name, start, stop), info.dtype)
+    vectors = np.empty((len(inputs.experts), stop - start), dtype=base.dtype)
+    _subtract(inputs, name, start, stop, base, vectors)
+    return _as_vectors(inputs, name, base, vectors, coefficients, seed)
+
+
+def _read_whole(
+    inputs: MergeInputs, name: str, coefficients: Coefficients, seed: int
+) -> tuple[TensorVectors, TensorStatistics]:
+    info = inputs.base.tensors[name]
+    base = np.empty(info.size, dtype=working_dtype(info.dtype))
+    vectors = np.empty((len(inputs.experts), info.size), dtype=base.dtype)
+    statistics = _empty_statistics(inputs)
+    for start, stop in _spans(info.size):
+        block = _read(inputs, name, start, stop, coefficients, seed)
+        statistics = _add(statistics, _measure(inputs, block))
+        base[start:stop] = block.base
+        vectors[:, start:stop] = block.vectors
+    return _as_vectors(inputs, name, base, vectors, coefficients, seed), statistics
+
+
+def _as_vectors(
+    inputs: MergeInputs, name: str, base: FloatArray, vectors: FloatArray, coefficients: Coefficients, seed: int
+) -> TensorVectors:
+    return TensorVectors(
+        name=name,
+        key=inputs.key(name),
+        shape=inputs.base.tensors[name].shape,
+        base=base,
+        vectors=vectors,
+        coefficients=coefficients,
+        labels=inputs.labels,
+        seed=seed,
+    )
+
+
+def _subtract(inputs: MergeInputs, name: str, start: int, stop: int, base: FloatArray, vectors: FloatArray) -> None:
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused by name in _measure
+        for row, expert in zip(vectors, inputs.experts, strict=True):
+            np.subtract(to_working(expert.read(name, start, stop), expert.tensors[name].dtype), base, out=row)
+
+
+def _measure(inputs: MergeInputs, block: TensorVectors) -> TensorStatistics:
+    """Inner products of one block; their finiteness proves that every input value is finite."""
+    count = len(inputs.experts)
+    gram = np.empty((count, count))
+    with np.errstate(invalid="ignore", over="ignore"):
+        base_square = float(np.dot(block.base, block.base))
+        for a in range(count):
+            for b in range(a, count):
+                gram[a, b] = gram[b, a] = float(np.dot(block.vectors[a], block.vectors[b]))
+    if np.isfinite(base_square) and np.isfinite(gram).all():
+        return TensorStatistics(gram=gram, base_square=base_square)
+    if not np.isfinite(block.base).all():
+        raise IncompatibleCheckpoints(f"{inputs.base.place}: tensor {block.name!r} holds NaN or infinity")
+    for row, expert in zip(block.vectors, inputs.experts, strict=True):
+        if not np.isfinite(row).all():
+            raise IncompatibleCheckpoints(f"{expert.place}: tensor {block.name!r} holds NaN or infinity")
+    vectors = block.vectors.astype(np.float64)
+    return TensorStatistics(gram=vectors @ vectors.T, base_square=float((block.base.astype(np.float64) ** 2).sum()))
+
+
+def _write(
+    name: str,
+    start: int,
+    dtype: str,
+    block: TensorVectors,
+    change: FloatArray,
+    sink: Sink,
+    within: slice = slice(None),
+) -> None:
+    merged = block.base[within] + change
+    if name.endswith("running_var") and merged.size and not merged.min() >= 0:
+        raise ValueError(
+            f"tensor {name!r}: the merged variance is {float(merged.min()):.4g}, below 0: these coefficients "
+            "extrapolate too far for BatchNorm; lower them, or pass keep_base=['*running_*'] and re-estimate on data"
+        )
+    try:
+        sink.write(name, start, to_storage(merged, dtype))
+    except OverflowError as error:
+        raise ValueError(
+            f"tensor {name!r}: {error}; lower the coefficients or store the base in a wider dtype"
+        ) from None
+
+
+def _agreeing_source(inputs: MergeInputs, name: str) -> Source:
+    """The first expert if all experts hold the same integers, else the base."""
+    first = inputs.experts[0]
+    for start, stop in _spans(inputs.base.tensors[name].size):
+        block = first.read(name, start, stop)
+        if not all(np.array_equal(block, other.read(name, start, stop)) for other in inputs.experts[1:]):
+            return inputs.base
+    return first
+
+
+def _spans(size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, size, BLOCK):
+        yield start, min(start + BLOCK, size)
+
+
+def _empty_statistics(inputs: MergeInputs) -> TensorStatistics:
+    count = len(inputs.labels)
+    return TensorStatistics(gram=np.zeros((count, count)), base_square=0.0)
+
+
+def _add(first: TensorStatistics, second: TensorStatistics) -> TensorStatistics:
+    return TensorStatistics(gram=first.gram + second.gram, base_square=first.base_square + second.base_square)

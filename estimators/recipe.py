@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Optimizer = Literal["sgd", "momentum", "adamw"]
-Schedule = Literal["constant", "warmup_cosine"]
+Schedule = Literal["constant", "warmup_cosine", "range_test"]
 Sampling = Literal["shuffled", "with_replacement"]
 Alignment = Literal["none", "tangent", "sam"]
 
 DEFAULT_MOMENTUM = 0.9
 DEFAULT_WEIGHT_DECAY = {"sgd": 0.0, "momentum": 0.0, "adamw": 0.01}
+RANGE_TEST_DECADES = 4.0  # a learning-rate range test starts so many decades below its peak
 WARMUP_FRACTION = 0.1  # share of the steps spent warming up, at least one step
 
 
@@ -42,7 +43,8 @@ class Recipe:
         optimizer: ``sgd``, ``momentum`` (heavy ball) or ``adamw`` (betas 0.9, 0.999, eps 1e-8).
         momentum: heavy-ball coefficient; 0 unless the optimizer is ``momentum`` (default 0.9 there).
         weight_decay: decoupled for AdamW (default 0.01), an L2 term otherwise (default 0).
-        schedule: ``constant``, or ``warmup_cosine``: linear over the first tenth, then cosine to zero.
+        schedule: ``constant``; ``warmup_cosine``: linear over the first tenth, then cosine to zero; ``range_test``:
+            exponential rise over four decades to the peak (Smith 2017), for measuring only.
         sampling: ``shuffled`` epochs without replacement, or ``with_replacement`` (the theory's sampling).
         num_samples: use only the first n training samples of the task; ``None`` for all.
         alignment: ``tangent`` (linearised fine-tuning) or ``sam`` (sharpness-aware, radius 0.05) or ``none``.
@@ -145,6 +147,8 @@ def schedule_factors(schedule: Schedule, steps: int) -> NDArray[np.float64]:
     """
     if schedule == "constant":
         return np.ones(steps)
+    if schedule == "range_test":
+        return np.asarray(10.0 ** np.linspace(-RANGE_TEST_DECADES, 0.0, steps))
     warmup = max(1, round(WARMUP_FRACTION * steps))
     k = np.arange(steps)
     rising = (k + 1) / warmup

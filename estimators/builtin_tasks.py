@@ -1,0 +1,111 @@
+"""Built-in digit tasks that share no image, from scikit-learn's ``load_digits`` (1 797 images of 8 x 8 pixels).
+
+The images are dealt once, class by class and independently of any seed of a project, into four pools:
+
+    pool       share   tasks
+    pretrain   1/3     builtin/digits-pretrain  (all ten digits: what a demo's backbone is pre-trained on)
+    plain      1/3     builtin/digits, digits-low (0-4), digits-high (5-9), digits-even, digits-odd
+    rotated    1/6     builtin/digits-rotated   (all ten, turned by 90 degrees counter-clockwise)
+    inverted   1/6     builtin/digits-inverted  (all ten, bright and dark exchanged, mirrored left to right)
+
+Hence ``digits-low``, ``digits-high``, ``digits-rotated``, ``digits-inverted`` (300 images each) and ``digits-pretrain``
+(600) are disjoint by image index.  Tasks of the plain pool that share a digit (``digits-low`` and ``digits-even``)
+share its images; splits put a shared image on the same side of both (``estimators.splits``), and preparing a project
+says how many there are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from estimators.datasets import Catalogue
+
+DEAL_SEED = 1797  # fixes the pools for ever; the seed of a project has no part in them
+POOL_ENDS = {"pretrain": 1 / 3, "plain": 2 / 3, "rotated": 5 / 6, "inverted": 1.0}  # cumulative shares of each class
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltinTask:
+    """Which digits of which pool, and how they look.
+
+    Attributes:
+        pool: key of ``POOL_ENDS``.
+        digits: the classes.
+        view: what is done to the 8 x 8 pixels.
+        summary: one phrase for lists.
+    """
+
+    pool: str
+    digits: tuple[int, ...]
+    summary: str
+    view: Callable[[Pixels], Pixels] = np.asarray
+
+
+ALL_DIGITS = tuple(range(10))
+BUILTIN_TASKS = {
+    "builtin/digits": BuiltinTask(pool="plain", digits=ALL_DIGITS, summary="digits 0-9"),
+    "builtin/digits-low": BuiltinTask(pool="plain", digits=(0, 1, 2, 3, 4), summary="digits 0-4"),
+    "builtin/digits-high": BuiltinTask(pool="plain", digits=(5, 6, 7, 8, 9), summary="digits 5-9"),
+    "builtin/digits-even": BuiltinTask(pool="plain", digits=(0, 2, 4, 6, 8), summary="even digits"),
+    "builtin/digits-odd": BuiltinTask(pool="plain", digits=(1, 3, 5, 7, 9), summary="odd digits"),
+    "builtin/digits-rotated": BuiltinTask(
+        pool="rotated", digits=ALL_DIGITS, summary="digits 0-9 turned by 90 degrees", view=lambda p: np.rot90(p)
+    ),
+    "builtin/digits-inverted": BuiltinTask(
+        pool="inverted", digits=ALL_DIGITS, summary="digits 0-9 inverted and mirrored", view=lambda p: 255 - p[:, ::-1]
+    ),
+    "builtin/digits-pretrain": BuiltinTask(pool="pretrain", digits=ALL_DIGITS, summary="digits 0-9 for pre-training"),
+}
+
+
+@functools.cache
+def _digits() -> tuple[Pixels, NDArray[np.int64]]:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
+
+
+def pool_indices(pool: str) -> NDArray[np.int64]:
+    """Indices into ``load_digits`` that belong to a pool, ascending."""
+    labels = _digits()[1]
+    names = list(POOL_ENDS)
+    start = POOL_ENDS[names[names.index(pool) - 1]] if names.index(pool) else 0.0
+    members = []
+    for digit in ALL_DIGITS:
+        dealt = np.random.default_rng([DEAL_SEED, digit]).permutation(np.flatnonzero(labels == digit))
+        members.append(dealt[round(start * len(dealt)) : round(POOL_ENDS[pool] * len(dealt))])
+    return np.sort(np.concatenate(members))
+
+
+def builtin_catalogue(data: str) -> Catalogue:
+    """The catalogue of a built-in task; an unknown name is refused with the nearest known one."""
+    if data not in BUILTIN_TASKS:
+        near = difflib.get_close_matches(data, BUILTIN_TASKS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the built-in tasks are {', '.join(BUILTIN_TASKS)}"
+        raise ValueError(f"data={data!r} is no built-in task; {hint}")
+    task = BUILTIN_TASKS[data]
+    images, digits = _digits()
+    indices = pool_indices(task.pool)
+    indices = indices[np.isin(digits[indices], task.digits)]
+
+    def open_image(position: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(task.view(images[indices[position]])))
+
+    return Catalogue(
+        origin=data,
+        names=tuple(f"digit-{index:04d}" for index in indices),
+        labels=np.searchsorted(np.array(task.digits), digits[indices]).astype(np.int64),
+        class_names=tuple(str(digit) for digit in task.digits),
+        sides=tuple("" for _ in indices),
+        open_image=open_image,
+    )

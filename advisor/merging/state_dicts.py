@@ -106,7 +106,8 @@ def task_vectors(base: StateDict, experts: Sequence[StateDict]) -> list[dict[str
                     f"expert {number}: tensor {name!r} has shape {shape}, the base {tuple(tensor.shape)}; "
                     "give experts of the base's architecture"
                 )
-            vector[name] = _widen(expert[name]) - _widen(tensor)
+            difference = _widen(expert[name]) - _widen(tensor)
+            vector[name] = np.asarray(difference) if isinstance(difference, np.generic) else difference
         vectors.append(vector)
     return vectors
 
@@ -133,14 +134,15 @@ def combine(base: StateDict, vectors: Sequence[StateDict], coefficients: Combine
             continue
         if by_tensor is not None and name not in by_tensor:
             raise ValueError(f"coefficients: none for tensor {name!r}; name every tensor of the task vectors")
-        own = list(by_tensor[name] if by_tensor is not None else coefficients)  # type: ignore[arg-type]
+        own = list(by_tensor[name] if by_tensor is not None else coefficients)
         if len(own) != len(vectors):
             raise ValueError(f"coefficients={own}: {len(own)} given for {len(vectors)} task vectors")
         total = _widen(tensor)
         for coefficient, vector in zip(own, vectors, strict=True):
             if name in vector and not (isinstance(coefficient, float) and coefficient == 0.0):
                 total = total + vector[name] * coefficient
-        merged[name] = total.astype(tensor.dtype) if isinstance(tensor, np.ndarray) else total.to(tensor.dtype)
+        is_array = isinstance(tensor, (np.ndarray, np.generic))
+        merged[name] = np.asarray(total).astype(tensor.dtype) if is_array else total.to(tensor.dtype)
     return merged
 
 

@@ -39,7 +39,9 @@ def run_pass(
     """Merge every tensor into the sink; statistics of each parameter, tied tensors once, in the base's order."""
 
     def work(name: str) -> TensorStatistics | None:
-        return _merge_tensor(inputs, name, operator, coefficients(name), sink, seed)
+        # Inputs that are not finite are refused in _measure, results in to_storage, both by name; warnings add nothing.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _merge_tensor(inputs, name, operator, coefficients(name), sink, seed)
 
     names = list(inputs.roles)
     found = map_tensors(work, names, workers)

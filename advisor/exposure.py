@@ -1,0 +1,202 @@
+r"""What a recipe amounts to in the units of a task: effective rate, time, random walk and noise temperature.
+
+Every optimizer is put on one axis by its *effective rate*
+
+    e = eta                                          SGD
+    e = eta / (1 - m)                                heavy ball
+    e = eta sqrt(P) / sqrt(sigma^2 / b + G^2)        AdamW: sqrt(v) is about the size of a gradient entry
+
+so that with S1 = sum_k s_k, S2 = sum_k s_k^2 the schedule's sums (both K at a constant rate)
+
+    T = e S1                       effective time, |x|^2/loss (heavy ball: eta ||a||_1)
+    V = e T (S2 / S1) sigma^2 / b  variance of a free random walk, |x|^2
+    E = e sigma^2 / b              noise temperature, loss
+
+M is the number of plans, N of tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.plan import OPTIMIZERS, FloatArray, IntArray, PlanTable
+from estimators.constants import Constants, TaskConstants
+
+FAMILIES = ("gradient", "adaptive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScales:
+    """The constants of all tasks as arrays [N]: the units in which recipes are measured.
+
+    Attributes:
+        names: task names.
+        initial_risk: r_0.
+        gradient_norm: G.
+        gradient_variance: sigma^2.
+        curvature: top Hessian eigenvalue L.
+        gradient_cosine: [N, N] cosines of the tasks' gradients at x_0; the identity if no Gram matrix was measured.
+        num_samples: n.
+        num_parameters: P.
+    """
+
+    names: tuple[str, ...]
+    initial_risk: FloatArray
+    gradient_norm: FloatArray
+    gradient_variance: FloatArray
+    curvature: FloatArray
+    gradient_cosine: FloatArray
+    num_samples: FloatArray
+    num_parameters: int
+
+    @classmethod
+    def from_constants(cls, constants: Constants) -> TaskScales:
+        """Arrays of the measured constants; an error names the first one that is missing."""
+        tasks = constants.tasks
+        variance = np.array([_require(name, task, "gradient_variance") for name, task in tasks.items()])
+        norm = np.array([_require(name, task, "initial_gradient_norm") for name, task in tasks.items()])
+        # A gradient norm that sampling noise hides is at most its upper end and at least a tenth of it.
+        upper = np.array([_upper(task, "initial_gradient_norm") for task in tasks.values()])
+        norm = np.maximum(norm, 0.1 * upper)
+        norm = np.maximum(norm, 1e-3 * np.sqrt(np.maximum(variance, 1e-12)))
+        return cls(
+            names=constants.names,
+            initial_risk=np.array([task.initial_risk.value for task in tasks.values()]),
+            gradient_norm=norm,
+            gradient_variance=np.maximum(variance, 1e-12),
+            curvature=np.array([_curvature(name, task) for name, task in tasks.items()]),
+            gradient_cosine=_cosines(constants, norm),
+            num_samples=np.array([constants.num_samples[name] for name in constants.names], dtype=float),
+            num_parameters=constants.num_parameters,
+        )
+
+    def only(self, j: int) -> TaskScales:
+        """The scales of task ``j`` alone, under the name ``one``."""
+        return TaskScales(
+            names=("one",),
+            initial_risk=self.initial_risk[j : j + 1],
+            gradient_norm=self.gradient_norm[j : j + 1],
+            gradient_variance=self.gradient_variance[j : j + 1],
+            curvature=self.curvature[j : j + 1],
+            gradient_cosine=np.ones((1, 1)),
+            num_samples=self.num_samples[j : j + 1],
+            num_parameters=self.num_parameters,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """What recipes amount to, arrays [M, N] (module docstring).
+
+    Attributes:
+        family: index into ``FAMILIES``.
+        coefficients: lambda; 0 for tasks that a plan does not name.
+        rate: effective rate e.
+        time: T.
+        walk: V.
+        temperature: E, at the schedule's peak.
+        anneal: (sum_k s_k^2) / (sum_k s_k) <= 1 of the schedule; 1 at a constant rate.
+        batch_size: b.
+        num_samples: n.
+        steps: K.
+    """
+
+    family: IntArray
+    coefficients: FloatArray
+    rate: FloatArray
+    time: FloatArray
+    walk: FloatArray
+    temperature: FloatArray
+    anneal: FloatArray
+    batch_size: FloatArray
+    num_samples: FloatArray
+    steps: FloatArray
+
+    @classmethod
+    def of(cls, table: PlanTable, scales: TaskScales) -> Exposure:
+        """The exposure of plans; tasks that the plans leave out get coefficient 0."""
+        table = spread(table, scales)
+        adaptive = table.optimizer == OPTIMIZERS.index("adamw")
+        b, sigma2 = table.batch_size, scales.gradient_variance
+        entry = np.sqrt((sigma2 / b + scales.gradient_norm**2) / scales.num_parameters)
+        metric = np.where(adaptive, 1.0 / entry, 1.0)
+        rate = table.learning_rate / (1.0 - table.momentum) * metric
+        time = table.learning_rate * table.step_mass() * metric
+        anneal = np.where(table.schedule > 0, 0.75, 1.0)  # integral of s^2 over integral of s, half a cosine
+        return cls(
+            family=adaptive.astype(np.int64),
+            coefficients=table.coefficients,
+            rate=rate,
+            time=time,
+            walk=time * rate * anneal * sigma2 / b,
+            temperature=rate * sigma2 / b,
+            anneal=anneal,
+            batch_size=b,
+            num_samples=table.num_samples,
+            steps=table.steps,
+        )
+
+
+def spread(table: PlanTable, scales: TaskScales) -> PlanTable:
+    """The same plans over all tasks of the model; tasks not named get coefficient 0 and the first expert's recipe."""
+    if table.names == scales.names:
+        return table
+    unknown = sorted(set(table.names) - set(scales.names))
+    if unknown:
+        raise ValueError(f"plans name tasks {unknown} without constants; measure and probe them first")
+    index = [table.names.index(name) if name in table.names else -1 for name in scales.names]
+    columns = np.maximum(index, 0)
+    absent = np.array(index) < 0
+
+    def take(values: NDArray[Any]) -> NDArray[Any]:
+        return values[:, columns]
+
+    return PlanTable(
+        names=scales.names,
+        learning_rate=take(table.learning_rate),
+        batch_size=take(table.batch_size),
+        steps=take(table.steps),
+        optimizer=take(table.optimizer),
+        momentum=take(table.momentum),
+        schedule=take(table.schedule),
+        num_samples=np.where(absent, scales.num_samples, take(table.num_samples)),
+        coefficients=np.where(absent, 0.0, take(table.coefficients)),
+        method=table.method,
+    )
+
+
+def _require(name: str, task: TaskConstants, field: str) -> float:
+    estimate = getattr(task, field)
+    if estimate is None:
+        raise ValueError(f"{field} of task {name!r} was not measured; the risk model needs it: measure constants first")
+    return float(estimate.value)
+
+
+def _upper(task: TaskConstants, field: str) -> float:
+    return float(getattr(task, field).high)
+
+
+def _curvature(name: str, task: TaskConstants) -> float:
+    for field in ("top_curvature", "path_curvature", "gauss_newton_curvature", "critical_sharpness"):
+        estimate = getattr(task, field)
+        if estimate is not None and estimate.value > 0:
+            return float(estimate.value)
+    raise ValueError(f"no curvature of task {name!r} was measured; measure top_curvature (a short Lanczos run) first")
+
+
+def _cosines(constants: Constants, norm: FloatArray) -> FloatArray:
+    count = len(constants.names)
+    cosines = np.eye(count)
+    if constants.gradient_gram is not None:
+        gram = np.array([[cell.value for cell in row] for row in constants.gradient_gram])
+        cosines = np.clip(gram / np.outer(norm, norm), -1.0, 1.0)
+        np.fill_diagonal(cosines, 1.0)
+    # The nearest matrix of cosines: negative eigenvalues come from sampling noise.
+    values, vectors = np.linalg.eigh((cosines + cosines.T) / 2)
+    cosines = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    scale = np.sqrt(np.maximum(np.diag(cosines), 1e-12))
+    return np.asarray(cosines / np.outer(scale, scale))

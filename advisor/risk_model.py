@@ -1,0 +1,326 @@
+r"""The risk model: fitted on short probes, it predicts the merged risk of plans that nobody has trained.
+
+    displacement first (``advisor.displacement_law``), then risk (``advisor.risk_form``): regularised least squares in
+
+        (log(risk/initial risk) - log(model/r_0)) / sd,
+        sd^2 = noise^2 + base^2 + (slope max(0, log(risk/initial risk)))^2,   times (K_max/K)^1/2
+
+so that merges near and below the initial risk, and the longest checkpoints, count most.  The posterior is the Laplace
+approximation around the fit; an interval holds parameter draws from it and the scatter of the form itself, which grows
+with the distance beyond the probes in log units.  See ``docs/theory.md`` and ``docs/risk-model-log.md``.
+
+Shapes: M plans, N tasks of the model (those of the constants); units: nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from advisor.displacement_law import DisplacementLaw
+from advisor.exposure import FAMILIES, Exposure, TaskScales
+from advisor.observations import ProbeData
+from advisor.plan import FloatArray, Plan, PlanTable
+from advisor.probe_checks import ContradictoryProbes, ProbesDiverged, TooFewProbes, check_probes
+from advisor.risk_fit import Fit, fit_families, fit_methods
+from advisor.risk_form import KINDS, Moves, family_index, task_risk, unpack
+from advisor.risk_prediction import RiskPrediction, distance_beyond, probed_ranges
+from estimators.constants import Constants
+from estimators.recipe import Optimizer, Recipe
+
+__all__ = ["ContradictoryProbes", "ProbesDiverged", "RiskModel", "RiskPrediction", "TooFewProbes"]
+
+MODEL_VERSION = 1
+NUM_DRAWS = 64  # posterior draws behind an interval
+# Scatter of the form in log risk: at the probes, and for each log unit beyond them (development suites).
+SCATTER = 0.02
+SCATTER_GROWTH = 0.015
+SCATTER_EXCESS = 0.25  # share of log(risk/initial risk) above 0, where the form is coarse
+
+
+class RiskModel:
+    """The effective risk model, scikit-learn style.
+
+    Args:
+        task_weights: task -> weight p_i in the goal; default 1/N.  Scaled to sum to one.
+        level: nominal coverage of intervals.
+        seed: seed of the posterior draws.
+    """
+
+    def __init__(self, *, task_weights: Mapping[str, float] | None = None, level: float = 0.90, seed: int = 0) -> None:
+        if not 0 < level < 1:
+            raise ValueError(f"level={level} must lie in (0, 1); 0.9 is usual")
+        self.task_weights = None if task_weights is None else dict(task_weights)
+        self.level = level
+        self.seed = seed
+
+    def fit(self, probes: ProbeData) -> RiskModel:
+        """Fit displacement, then risk; returns self.
+
+        Raises:
+            TooFewProbes: if the merges cannot determine the model.
+            ProbesDiverged: if no merge stayed finite and near the initial risk.
+            ContradictoryProbes: if two measurements of one merge disagree.
+        """
+        check_probes(probes)
+        self.constants_: Constants = probes.constants
+        self.scales_ = TaskScales.from_constants(probes.constants)
+        self.weights_ = _weights(self.task_weights, self.scales_.names)
+        self.displacement_ = DisplacementLaw.fit(probes, self.scales_)
+        self.cosines_ = self.scales_.gradient_cosine
+        linear = [merge for merge in probes.merges if merge.plan.method == "task_arithmetic"]
+        self.fits_: dict[int, Fit] = fit_families(linear, self._moves_of, self.scales_, self.cosines_)
+        self.method_shares_ = {"task_arithmetic": (1.0, 1.0)}
+        others = [merge for merge in probes.merges if merge.plan.method != "task_arithmetic"]
+        self.method_shares_ |= fit_methods(others, self.fits_, self._moves_of, self.scales_, self.cosines_)
+        self.reach_ = probed_ranges([self._exposure([merge.plan]) for merge in probes.merges if not merge.diverged])
+        return self
+
+    def predict(self, plans: PlanTable | Sequence[Plan], *, return_interval: bool = False) -> RiskPrediction:
+        """Predicted risk of every task and of the goal.
+
+        Args:
+            plans: M plans; tasks that they do not name count as left out (coefficient 0).
+            return_interval: whether to spend the ``NUM_DRAWS`` more evaluations that intervals take.
+        """
+        self._check_fitted()
+        table = self._table(plans)
+        exposure = Exposure.of(table, self.scales_)
+        moves = self._moves(exposure, table.method)
+        self._check_families(exposure)
+        risk, terms = task_risk(self._parameters(), moves, self.scales_, self.cosines_)
+        extrapolation = distance_beyond(exposure, self.reach_)
+        goal = risk @ self.weights_
+        low = high = risk
+        goal_low = goal_high = goal
+        if return_interval:
+            low, high, goal_low, goal_high = self._intervals(moves, risk, extrapolation)
+        return RiskPrediction(
+            names=self.scales_.names,
+            task_risk=risk,
+            task_low=low,
+            task_high=high,
+            goal=goal,
+            goal_low=goal_low,
+            goal_high=goal_high,
+            terms=terms,
+            extrapolation=extrapolation,
+            initial_risk=self.scales_.initial_risk,
+            floor=self._floor(),
+            level=self.level,
+        )
+
+    def predict_displacement(self, plans: PlanTable | Sequence[Plan]) -> FloatArray:
+        """Predicted ||tau_i|| of every expert, [M, N]."""
+        self._check_fitted()
+        v, u2 = self.displacement_.parts(self._exposure(plans), self.scales_)
+        return np.asarray(np.sqrt(v + u2))
+
+    def edge(self, optimizer: Optimizer, batch_size: int) -> tuple[float, float, float]:
+        """Learning rate at which the sharpest task meets the stability edge: (value, low, high)."""
+        self._check_fitted()
+        family = family_index(optimizer)
+        if family not in self.fits_:
+            raise TooFewProbes(
+                f"optimizer={optimizer!r} was not probed; probe one of its family or ask for another optimizer"
+            )
+        recipe = Recipe(learning_rate=1.0, batch_size=batch_size, steps=1, optimizer=optimizer)
+        exposure = self._exposure([Plan.uniform(self.scales_.names, recipe, 1.0)])
+        k_edge, k_sample = KINDS.index("edge"), KINDS.index("sample_edge")
+
+        def rate(values: FloatArray) -> float:
+            curvature = self.scales_.curvature * (1 + np.exp(values[k_sample]) / batch_size)
+            return float(np.min(2.0 / (exposure.rate[0] * curvature * np.exp(values[k_edge]))))
+
+        draws = [rate(unpack(theta, family)) for theta in self._draws()[family]]
+        tail = 50 * (1 - self.level)
+        value = rate(unpack(self.fits_[family].theta, family))
+        low, high = np.percentile(draws, [tail, 100 - tail])
+        return value, min(float(low), value), max(float(high), value)
+
+    def elasticities(self, plan: Plan, *, step: float = 0.05) -> dict[str, tuple[float, float, float]]:
+        """Local exponents d log goal / d log knob at a plan, (value, low, high), all else held fixed.
+
+        Knobs: ``learning_rate``, ``batch_size``, ``steps``, ``num_samples`` and ``coefficients`` of all tasks together.
+        ``num_tasks`` is the relative change of the mean risk of the merged tasks when one more of them joins (each task
+        left out in turn), at fixed coefficients; it is there if at least two tasks are merged.
+        """
+        self._check_fitted()
+        base = self._table([plan])
+        knobs = ("learning_rate", "batch_size", "steps", "num_samples", "coefficients")
+        tables = [_scaled(base, knob, sign * step) for knob in knobs for sign in (1, -1)]
+        table = _stack([base, *tables, *_left_out(base)])
+        moves = self._moves(Exposure.of(table, self.scales_), table.method)
+        draws = self._draws()
+        count = NUM_DRAWS
+
+        def exponents(parameters: dict[int, FloatArray]) -> dict[str, float]:
+            risk, _ = task_risk(parameters, moves, self.scales_, self.cosines_)
+            goal = np.log(risk @ self.weights_)
+            out = {knob: float((goal[1 + 2 * k] - goal[2 + 2 * k]) / (2 * step)) for k, knob in enumerate(knobs)}
+            joined = np.flatnonzero(moves.linear[0] > 0)
+            if len(joined) > 1:
+                rest = np.log(risk[1 + 2 * len(knobs) :])
+                change = [
+                    (np.log(risk[0, [k for k in joined if k != i]]) - rest[row, [k for k in joined if k != i]]).mean()
+                    for row, i in enumerate(joined)
+                ]
+                out["num_tasks"] = float(np.mean(change) / np.log(len(joined) / (len(joined) - 1)))
+            return out
+
+        value = exponents(self._parameters())
+        samples = [exponents({f: unpack(draws[f][s], f) for f in draws}) for s in range(count)]
+        tail = 50 * (1 - self.level)
+        out = {}
+        for knob, centre in value.items():
+            low, high = np.percentile([sample[knob] for sample in samples], [tail, 100 - tail])
+            out[knob] = (centre, min(float(low), centre), max(float(high), centre))
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values of the fitted model."""
+        self._check_fitted()
+        return {
+            "version": MODEL_VERSION,
+            "task_weights": self.task_weights,
+            "level": self.level,
+            "seed": self.seed,
+            "constants": self.constants_.to_json(),
+            "displacement": self.displacement_.to_json(),
+            "cosines": self.cosines_.tolist(),
+            "fits": {FAMILIES[family]: fit.to_json() for family, fit in self.fits_.items()},
+            "method_shares": {name: list(shares) for name, shares in self.method_shares_.items()},
+            "reach": self.reach_.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RiskModel:
+        """The inverse of :meth:`to_json`; another version is refused."""
+        if data.get("version") != MODEL_VERSION:
+            raise ValueError(f"version={data.get('version')!r} of the risk model is not {MODEL_VERSION}; fit it again")
+        model = cls(task_weights=data["task_weights"], level=data["level"], seed=data["seed"])
+        model.constants_ = Constants.from_json(data["constants"])
+        model.scales_ = TaskScales.from_constants(model.constants_)
+        model.weights_ = _weights(model.task_weights, model.scales_.names)
+        model.displacement_ = DisplacementLaw.from_json(data["displacement"])
+        model.cosines_ = np.array(data["cosines"])
+        model.fits_ = {FAMILIES.index(name): Fit.from_json(fit) for name, fit in data["fits"].items()}
+        model.method_shares_ = {name: (pair[0], pair[1]) for name, pair in data["method_shares"].items()}
+        model.reach_ = np.array(data["reach"])
+        return model
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "fits_"):
+            raise ValueError("the risk model is not fitted; call fit(probes) first")
+
+    def _table(self, plans: PlanTable | Sequence[Plan]) -> PlanTable:
+        if isinstance(plans, PlanTable):
+            return plans
+        return PlanTable.from_plans(list(plans), self.constants_.num_samples)
+
+    def _exposure(self, plans: PlanTable | Sequence[Plan]) -> Exposure:
+        return Exposure.of(self._table(plans), self.scales_)
+
+    def _moves_of(self, plans: Sequence[Plan], shares: Mapping[str, tuple[float, float]]) -> Moves:
+        table = self._table(plans)
+        return self._moves(Exposure.of(table, self.scales_), table.method, shares)
+
+    def _moves(
+        self, exposure: Exposure, methods: Sequence[str], shares: Mapping[str, tuple[float, float]] | None = None
+    ) -> Moves:
+        shares = self.method_shares_ if shares is None else shares
+        unknown = sorted(set(methods) - set(shares))
+        if unknown:
+            raise ValueError(f"methods {unknown} were not among the probes' merges; merge the probes with them first")
+        v, u2 = self.displacement_.parts(exposure, self.scales_)
+        pairs = np.array([shares[name] for name in methods])
+        return Moves(
+            exposure=exposure,
+            linear=exposure.coefficients * pairs[:, :1],
+            square=exposure.coefficients * np.sqrt(pairs[:, 1:]),
+            drift=np.sqrt(u2),
+            walk=v,
+        )
+
+    def _check_families(self, exposure: Exposure) -> None:
+        used = set(np.unique(exposure.family[exposure.coefficients > 0]).tolist())
+        missing = sorted(FAMILIES[family] for family in used - set(self.fits_))
+        if missing:
+            raise TooFewProbes(
+                f"plans use optimizers of the {missing} family, which no probe used; probe that optimizer first"
+            )
+
+    def _parameters(self) -> dict[int, FloatArray]:
+        return {family: unpack(fit.theta, family) for family, fit in self.fits_.items()}
+
+    def _floor(self) -> FloatArray:
+        gains = [1 / (1 + np.exp(-values[KINDS.index("gain")])) for values in self._parameters().values()]
+        return np.asarray(self.scales_.initial_risk * (1 - np.max(gains, axis=0)))
+
+    def _draws(self) -> dict[int, FloatArray]:
+        generator = np.random.default_rng(self.seed)
+        return {family: fit.draws(NUM_DRAWS, generator) for family, fit in self.fits_.items()}
+
+    def _intervals(
+        self, moves: Moves, risk: FloatArray, extrapolation: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Interval ends of tasks and goal: parameter draws and the form's own scatter, in log risk."""
+        draws = self._draws()
+        samples = np.stack(
+            [
+                task_risk({f: unpack(draws[f][s], f) for f in draws}, moves, self.scales_, self.cosines_)[0]
+                for s in range(NUM_DRAWS)
+            ]
+        )
+        goal = risk @ self.weights_
+        scale = float(norm.ppf(0.5 + self.level / 2))
+        ends = []
+        for values, centre in ((samples, risk), (samples @ self.weights_, goal)):
+            initial = self.scales_.initial_risk if centre.ndim == 2 else self.scales_.initial_risk @ self.weights_
+            beyond = extrapolation[:, None] if centre.ndim == 2 else extrapolation
+            excess = np.maximum(np.log(centre / initial), 0.0)
+            own = SCATTER + SCATTER_GROWTH * beyond + SCATTER_EXCESS * excess
+            spread = np.sqrt(np.mean((np.log(values) - np.log(centre)) ** 2, axis=0))
+            half = scale * np.sqrt(spread**2 + own**2)
+            ends += [centre * np.exp(-half), centre * np.exp(half)]
+        return ends[0], ends[1], ends[2], ends[3]
+
+
+def _weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> FloatArray:
+    if weights is None:
+        return np.full(len(names), 1 / len(names))
+    if set(weights) != set(names):
+        raise ValueError(f"task_weights name {sorted(weights)}, the tasks are {sorted(names)}; give each one a weight")
+    values = np.array([weights[name] for name in names], dtype=float)
+    if not (np.all(values >= 0) and np.isfinite(values).all() and values.sum() > 0):
+        raise ValueError(f"task_weights={dict(weights)} must be at least 0, finite and not all 0; change them")
+    return np.asarray(values / values.sum())
+
+
+_COLUMNS = ("learning_rate", "batch_size", "steps", "optimizer", "momentum", "schedule", "num_samples", "coefficients")
+
+
+def _scaled(table: PlanTable, knob: str, log_factor: float) -> PlanTable:
+    """The table with one knob of every expert multiplied by exp(log_factor)."""
+    columns: dict[str, Any] = {name: getattr(table, name) for name in _COLUMNS}
+    columns[knob] = columns[knob] * np.exp(log_factor)
+    return PlanTable(names=table.names, method=table.method, **columns)
+
+
+def _left_out(table: PlanTable) -> list[PlanTable]:
+    """One table for each merged task of the first plan, that task left out."""
+    tables = []
+    for column in np.flatnonzero(table.coefficients[0] > 0):
+        columns: dict[str, Any] = {name: getattr(table, name) for name in _COLUMNS}
+        columns["coefficients"] = columns["coefficients"].copy()
+        columns["coefficients"][:, column] = 0.0
+        tables.append(PlanTable(names=table.names, method=table.method, **columns))
+    return tables
+
+
+def _stack(tables: Sequence[PlanTable]) -> PlanTable:
+    columns: dict[str, Any] = {name: np.concatenate([getattr(table, name) for table in tables]) for name in _COLUMNS}
+    return PlanTable(names=tables[0].names, method=tuple(name for table in tables for name in table.method), **columns)

@@ -1,0 +1,83 @@
+"""What the risk model predicts, and how far a plan lies beyond the probes it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from advisor.exposure import FAMILIES, Exposure
+from advisor.plan import FloatArray
+
+# Knobs whose range the probes cover: effective rate, batch size, steps, coefficient.
+KNOBS = ("rate", "batch_size", "steps", "coefficients")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RiskPrediction:
+    """Predicted risks of M plans.
+
+    Attributes:
+        names: the model's N tasks.
+        task_risk: [M, N] in nats.
+        task_low: [M, N] lower end of the interval (equal to ``task_risk`` if none was asked for).
+        task_high: [M, N] upper end.
+        goal: [M] weighted mean of the tasks' risks.
+        goal_low: [M].
+        goal_high: [M].
+        terms: name -> [M, N]; initial risk + the sum of terms = ``task_risk``.
+        extrapolation: [M] how far a plan lies beyond the probes, in log units (0: inside).
+        initial_risk: [N].
+        floor: [N] lowest risk that merging can reach according to the fit.
+        level: nominal coverage of the intervals.
+    """
+
+    names: tuple[str, ...]
+    task_risk: FloatArray
+    task_low: FloatArray
+    task_high: FloatArray
+    goal: FloatArray
+    goal_low: FloatArray
+    goal_high: FloatArray
+    terms: dict[str, FloatArray]
+    extrapolation: FloatArray
+    initial_risk: FloatArray
+    floor: FloatArray
+    level: float
+
+    def __len__(self) -> int:
+        return len(self.goal)
+
+
+def probed_ranges(exposures: Sequence[Exposure]) -> FloatArray:
+    """Smallest and largest log knob among the probes, [families, knobs, 2]; +inf, -inf where nothing was probed."""
+    ranges = np.stack([np.full((len(FAMILIES), len(KNOBS)), np.inf), np.full((len(FAMILIES), len(KNOBS)), -np.inf)], 2)
+    for exposure in exposures:
+        for family in range(len(FAMILIES)):
+            mask = (exposure.family == family) & (exposure.coefficients > 0)
+            for k, knob in enumerate(KNOBS):
+                values = np.log(getattr(exposure, knob)[mask])
+                if values.size:
+                    ranges[family, k, 0] = min(ranges[family, k, 0], values.min())
+                    ranges[family, k, 1] = max(ranges[family, k, 1], values.max())
+    return ranges
+
+
+def distance_beyond(exposure: Exposure, ranges: FloatArray) -> FloatArray:
+    """Distance of plans beyond the probed ranges in log units, [M]: Euclidean over knobs, the farthest expert counts.
+
+    A coefficient below the probed ones is no extrapolation: the risk at 0 is known.
+    """
+    out = np.zeros(exposure.time.shape)
+    for family in range(len(FAMILIES)):
+        mask = (exposure.family == family) & (exposure.coefficients > 0)
+        if not (mask.any() and np.isfinite(ranges[family]).all()):
+            continue
+        total = np.zeros(exposure.time.shape)
+        for k, knob in enumerate(KNOBS):
+            values = np.log(np.where(mask, getattr(exposure, knob), 1.0))
+            below = 0.0 if knob == "coefficients" else np.maximum(ranges[family, k, 0] - values, 0.0)
+            total += (np.maximum(values - ranges[family, k, 1], 0.0) + below) ** 2
+        out = np.where(mask, np.sqrt(total), out)
+    return np.asarray(out.max(axis=1))

@@ -1,0 +1,187 @@
+r"""Scores the risk model on development tables: probe rows are replayed, long rows are predicted.
+
+    python -m benchmarks.develop_risk_model TABLE.csv ...
+
+For each table and probe design: fit on the design's rows, predict every row at least 4 times longer, and print Spearman
+overall, in the useful region (better than x_0) and in its worst stratum, regret of the best-looking row, coverage and
+width of the 90 % interval, and the mean log error there.  Exploration tables carry test risks of one seed and equal
+recipes; they are for forming ideas, never for reporting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from advisor.observations import MergeObservation, ProbeData
+from advisor.plan import Plan
+from advisor.risk_model import RiskModel
+from estimators.constants import Constants, Estimate, TaskConstants
+from estimators.recipe import Recipe
+
+TASKS = ("digits-lo", "digits-hi", "fashion-rot", "fashion-flip")
+INITIAL_RISK = (0.4292, 0.6541, 0.7346, 0.7596)
+VARIANCE = (489.0, 811.0, 262.0, 224.0)
+CURVATURE = (184.0, 201.0, 60.6, 47.8)
+SQUARED_GRADIENT = (0.862, 1.529, 0.328, 0.305)
+GRAM = {(0, 1): 0.263, (0, 2): -0.036, (0, 3): 0.031, (1, 2): 0.001, (1, 3): 0.057, (2, 3): -0.045}
+PARAMETERS = 33_000
+FLOATS = NDArray[np.float64]
+
+
+def exploration_constants() -> Constants:
+    """The constants of the exploration tables (shared with both)."""
+
+    def exact(value: float, spread: float = 0.05) -> Estimate:
+        return Estimate(value=value, low=value - spread * abs(value), high=value + spread * abs(value))
+
+    tasks = {
+        name: TaskConstants(
+            initial_risk=exact(INITIAL_RISK[i]),
+            initial_gradient_norm=exact(SQUARED_GRADIENT[i] ** 0.5),
+            gradient_variance=exact(VARIANCE[i]),
+            top_curvature=exact(CURVATURE[i]),
+        )
+        for i, name in enumerate(TASKS)
+    }
+    gram = [[exact(SQUARED_GRADIENT[i] if i == j else GRAM[min(i, j), max(i, j)]) for j in range(4)] for i in range(4)]
+    return Constants(
+        tasks=tasks,
+        num_samples=dict.fromkeys(TASKS, 2000),
+        num_classes=dict.fromkeys(TASKS, 5),
+        num_parameters=PARAMETERS,
+        gradient_gram=tuple(tuple(row) for row in gram),
+    )
+
+
+def exploration_rows(path: Path, num_samples: int = 2000) -> list[MergeObservation]:
+    """Every row of an exploration table with ``num_samples`` training samples, as an observation."""
+    rows = []
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            if int(row["num_samples"]) != num_samples:
+                continue
+            recipe = Recipe(
+                learning_rate=float(row["learning_rate"]),
+                batch_size=int(row["batch_size"]),
+                steps=int(row["steps"]),
+                optimizer="adamw" if row["optimizer"] == "adamw" else "sgd",
+            )
+            risks = {name: float(row[f"merged_risk_{name}"]) for name in TASKS}
+            initial = dict(zip(TASKS, INITIAL_RISK, strict=True))
+            rows.append(
+                MergeObservation(
+                    plan=Plan.uniform(TASKS, recipe, float(row["coefficient"])),
+                    risks=risks,
+                    initial_risks=initial,
+                    num_samples=1000,
+                    # About the paired standard error on 1 000 samples: grows with the change.
+                    noise={t: 0.5 * (abs(risks[t] - initial[t]) / 1000) ** 0.5 + 0.001 for t in TASKS},
+                    squared_displacements={name: float(row[f"displacement_{name}"]) ** 2 for name in TASKS},
+                )
+            )
+    return rows
+
+
+def knobs(rows: list[MergeObservation]) -> dict[str, FLOATS]:
+    """Knobs of rows with equal recipes, [M] each."""
+    recipes = [next(iter(row.plan.recipes.values())) for row in rows]
+    return {
+        "learning_rate": np.array([r.learning_rate for r in recipes]),
+        "batch_size": np.array([float(r.batch_size) for r in recipes]),
+        "steps": np.array([float(r.steps) for r in recipes]),
+        "coefficient": np.array([next(iter(row.plan.coefficients.values())) for row in rows]),
+    }
+
+
+def designs(rates: list[float]) -> dict[str, Callable[[dict[str, FLOATS]], NDArray[np.bool_]]]:
+    """Probe designs, from rich to lean; ``rates`` are three learning rates from low to high."""
+    low, mid, high = rates
+
+    def at(k: dict[str, FLOATS], rate: float, batch: float) -> NDArray[np.bool_]:
+        return np.asarray(np.isclose(k["learning_rate"], rate) & (k["batch_size"] == batch))
+
+    return {
+        "all, 80 steps": lambda k: k["steps"] <= 80,
+        "all, 40 steps": lambda k: k["steps"] <= 40,
+        "3 rates, b 32, 40 steps": lambda k: (k["steps"] <= 40) & (at(k, low, 32) | at(k, mid, 32) | at(k, high, 32)),
+        "3 rates, b 8 and 32, 40 steps": lambda k: (
+            (k["steps"] <= 40) & (at(k, low, 32) | at(k, mid, 8) | at(k, high, 32))
+        ),
+        "2 rates, b 8 and 32, 40 steps": lambda k: (k["steps"] <= 40) & (at(k, mid, 8) | at(k, high, 32)),
+    }
+
+
+def worst_stratum(predicted: FLOATS, measured: FLOATS, k: dict[str, FLOATS]) -> tuple[float, str]:
+    """Lowest Spearman with one knob fixed, over strata of at least 15 rows; 1 if there is none."""
+    worst, where = 1.0, "-"
+    for knob, values in k.items():
+        for value in np.unique(values):
+            mask = values == value
+            if mask.sum() >= 15:
+                rho = float(spearmanr(predicted[mask], measured[mask])[0])
+                if rho < worst:
+                    worst, where = rho, f"{knob}={value:g}"
+    return worst, where
+
+
+def judge(rows: list[MergeObservation], probe: NDArray[np.bool_], largest: float) -> dict[str, float | str]:
+    """Fit on the probe rows, score the long ones."""
+    k = knobs(rows)
+    chosen = tuple(row for row, used in zip(rows, probe, strict=True) if used)
+    start = time.perf_counter()
+    model = RiskModel().fit(ProbeData(constants=exploration_constants(), merges=chosen))
+    seconds = time.perf_counter() - start
+    long = (k["steps"] >= 4 * k["steps"][probe].max()) & (k["coefficient"] <= largest)
+    far = [row for row, used in zip(rows, long, strict=True) if used]
+    prediction = model.predict([row.plan for row in far], return_interval=True)
+    measured = np.array([np.mean(list(row.risks.values())) for row in far])
+    initial = float(np.mean(INITIAL_RISK))
+    useful = measured < initial
+    worst, where = worst_stratum(prediction.goal[useful], measured[useful], {n: v[long][useful] for n, v in k.items()})
+    best = int(np.argmin(prediction.goal))
+    error = np.log(prediction.goal / measured)[useful]
+    inside = (prediction.goal_low <= measured) & (measured <= prediction.goal_high)
+    width = (prediction.goal_high - prediction.goal_low)[useful] / (initial - measured.min())
+    return {
+        "all": float(spearmanr(prediction.goal, measured)[0]),
+        "useful": float(spearmanr(prediction.goal[useful], measured[useful])[0]),
+        "worst": worst,
+        "regret": float((measured[best] - measured.min()) / (initial - measured.min())),
+        "cover": float(inside.mean()),
+        "cover useful": float(inside[useful].mean()),
+        "width": float(np.median(width)),
+        "bias": float(error.mean()),
+        "error": float(np.abs(error).mean()),
+        "fit s": seconds,
+        "where": where,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tables", nargs="+", type=Path)
+    parser.add_argument("--num-samples", type=int, default=2000)
+    arguments = parser.parse_args()
+    pooled = []
+    for path in arguments.tables:
+        rows = exploration_rows(path, arguments.num_samples)
+        adaptive = next(iter(rows[0].plan.recipes.values())).optimizer == "adamw"
+        rates = [1e-4, 3e-4, 1e-3] if adaptive else [0.003, 0.01, 0.03]
+        for name, design in designs(rates).items():
+            scores = judge(rows, design(knobs(rows)), 3.0 if adaptive else 1.0)
+            pooled.append([value for value in scores.values() if isinstance(value, float)])
+            text = "  ".join(f"{n} {v:.2f}" if isinstance(v, float) else v for n, v in scores.items())
+            print(f"{path.stem:20} {name:30} {text}")
+    print(f"{'mean':51} " + "  ".join(f"{value:.3f}" for value in np.mean(pooled, axis=0)))
+
+
+if __name__ == "__main__":
+    main()

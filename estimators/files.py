@@ -79,19 +79,21 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write a value as indented JSON in one piece; NaN and infinity are refused, for they are not JSON.
+    """Write a value as indented JSON in one piece; errors as in :func:`json_text`."""
+    write_text(path, json_text(value, Path(path).name))
+
+
+def json_text(value: Any, name: str) -> str:
+    """A value as indented JSON; NaN and infinity are refused, for they are not JSON.
 
     Raises:
-        ValueError: if ``value`` holds NaN, infinity or a key that is no text.
+        ValueError: if ``value`` holds NaN, infinity or a key that is no text; the error speaks of ``name``.
         TypeError: if it holds something JSON has no form for.
     """
     try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+        return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
     except ValueError as error:
-        raise ValueError(
-            f"{Path(path).name} cannot hold this value ({error}); store null for what is unknown"
-        ) from None
-    write_text(path, text + "\n")
+        raise ValueError(f"{name} cannot hold this value ({error}); store null for what is unknown") from None
 
 
 def read_json(path: Path | str) -> Any:

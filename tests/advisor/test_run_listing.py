@@ -1,0 +1,69 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from advisor.run_listing import latest_unfinished, list_runs, summarise
+from advisor.run_lock import Writer
+from advisor.runs import RunDirectory
+
+
+def make(root: Path, name: str, project_text: str = "seed: 0\n") -> RunDirectory:
+    run = RunDirectory.create(root, "p", path=root / name)
+    run.write_text("project.yaml", project_text)
+    return run
+
+
+def test_each_state_of_a_run_is_told_apart(tmp_path: Path) -> None:
+    make(tmp_path, "new")
+    with make(tmp_path, "finished").writing("probe"):
+        pass
+    with pytest.raises(ValueError, match="no images"), make(tmp_path, "failed").writing("run"):
+        raise ValueError("no images")
+    killed = make(tmp_path, "killed")
+    killed.event("started", command="run")
+    (killed.path / "lock").write_text(json.dumps(asdict(replace(Writer.here("run"), ticks=-5))))
+    (make(tmp_path, "damaged").path / "run.json").write_text("{")
+    (make(tmp_path, "no-manifest").path / "manifest.json").write_text("{")
+    (tmp_path / "not a run").mkdir()
+    with make(tmp_path, "running").writing("run"):
+        states = {run.id: run.state for run in list_runs(tmp_path)}
+    assert states == {
+        "new": "new",
+        "finished": "finished",
+        "failed": "failed",
+        "killed": "interrupted",
+        "damaged": "damaged",
+        "no-manifest": "damaged",
+        "running": "running",
+    }
+    assert summarise(tmp_path / "failed").message == "no images"
+    assert "killed" in summarise(tmp_path / "killed").message
+    assert "run.json" in summarise(tmp_path / "damaged").message
+
+
+def test_stages_are_those_whose_results_are_there(tmp_path: Path) -> None:
+    run = make(tmp_path, "r")
+    run.write_json("probe_data.json", {})
+    (run.path / "experts").mkdir()
+    assert summarise(run.path).stages == ("probe",)
+    run.write_bytes("experts/a.safetensors", b"")
+    assert summarise(run.path).stages == ("probe", "train")
+
+
+def test_the_same_project_goes_on_with_its_newest_unfinished_run(tmp_path: Path) -> None:
+    assert latest_unfinished(tmp_path / "none", "seed: 0\n") is None
+    make(tmp_path, "a", "seed: 1\n")
+    mine = make(tmp_path, "b")
+    found = latest_unfinished(tmp_path, "seed: 0\n")
+    assert found is not None
+    assert found.id == "b"
+    with mine.writing("run"):
+        assert latest_unfinished(tmp_path, "seed: 0\n") is None
+        for name in ("probe_data.json", "recommendation.json", "validation.json", "report.json"):
+            mine.write_json(name, {})
+        mine.write_bytes("experts/a.safetensors", b"")
+        mine.write_bytes("merged/model.safetensors", b"")
+    assert summarise(mine.path).is_complete
+    assert latest_unfinished(tmp_path, "seed: 0\n") is None

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000
+MAX_DEPTH = 20  # a project is five levels deep; the scanner's time grows with the square of the depth
 SHOWN = 5  # problems named in one message
 
 
@@ -59,8 +60,7 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, label: str = "text") -> Any:
     """Plain values of YAML text."""
     try:
-        if any(isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken) for token in yaml.scan(text)):
-            raise ValueError(f"{label}: anchors, aliases and tags of YAML are not used here; write the values out")
+        _refuse_tricks(text, label)
         loader = _Loader(text)
         try:
             return loader.get_single_data()
@@ -77,6 +77,19 @@ def parse_yaml(text: str, label: str = "text") -> Any:
         raise ValueError(f"{label}: {' '.join(str(error).split())[:200]}; put the value in quotes") from None
     except RecursionError:
         raise ValueError(f"{label}: the YAML is nested too deeply; write it flat") from None
+
+
+def _refuse_tricks(text: str, label: str) -> None:
+    """Refuse anchors, aliases, tags and deep nesting while scanning, before anything is built."""
+    depth = 0
+    for token in yaml.scan(text):
+        if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
+            raise ValueError(f"{label}: anchors, aliases and tags of YAML are not used here; write the values out")
+        name = type(token).__name__
+        depth += name.endswith(("SequenceStartToken", "MappingStartToken"))
+        depth -= name.endswith(("SequenceEndToken", "MappingEndToken", "BlockEndToken"))
+        if depth > MAX_DEPTH:
+            raise ValueError(f"{label}: the YAML is nested deeper than {MAX_DEPTH} levels; write it flat")
 
 
 def explain(error: ValidationError, model: type[BaseModel], label: str) -> str:

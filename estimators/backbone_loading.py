@@ -73,7 +73,7 @@ def build_backbone(
         ValueError: for an unknown model, weights that do not fit, no hub in reach, an image size the model refuses.
     """
     resolved, notes = resolve(source)
-    module = create_module(resolved)
+    module = build_module(resolved, pretrained=source.pretrained)
     if source.checkpoint is not None:
         notes += load_into(module, resolved)
     elif not source.pretrained:
@@ -130,7 +130,7 @@ def model_config(name: str) -> Mapping[str, Any]:
     return {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3} | (config.to_dict() if config else {})
 
 
-def create_module(source: BackboneSource) -> nn.Module:
+def build_module(source: BackboneSource, *, pretrained: bool) -> nn.Module:
     """The timm model without classifier; random weights come from ``seed`` alone."""
     import timm
 
@@ -140,11 +140,11 @@ def create_module(source: BackboneSource) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(source.seed)
             module = timm.create_model(
-                source.name, pretrained=source.pretrained, num_classes=0, in_chans=source.in_chans, **extra
+                source.name, pretrained=pretrained, num_classes=0, in_chans=source.in_chans, **extra
             )
     except Exception as error:  # hub clients raise their own families of errors
         text = " ".join(str(error).split())[:200]
-        if source.pretrained:
+        if pretrained:
             raise ValueError(
                 f"backbone={source.name!r} with pretrained=True could not be fetched ({type(error).__name__}: {text}); "
                 "check the connection to the hub, or give a local file with backbone.checkpoint"

@@ -108,4 +108,5 @@ def builtin_catalogue(data: str) -> Catalogue:
         class_names=tuple(str(digit) for digit in task.digits),
         sides=tuple("" for _ in indices),
         open_image=open_image,
+        pool=f"builtin/{task.pool}",
     )

@@ -36,6 +36,7 @@ class Catalogue:
         class_names: names of the C classes.
         sides: the split each sample was given by its folder; ``""`` where the source leaves it open.
         open_image: position -> opened image; raises ``UnreadableImage``.
+        pool: names the set of samples that ``names`` count in, where several sources share one; ``origin`` if empty.
         notes: what the reader should know (ignored files, adapted names).
     """
 
@@ -45,6 +46,7 @@ class Catalogue:
     class_names: tuple[str, ...]
     sides: tuple[Side, ...]
     open_image: Callable[[int], Image.Image]
+    pool: str = ""
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:

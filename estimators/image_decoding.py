@@ -9,7 +9,7 @@ reason.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def decode(image: Image.Image, *, size: int, channels: int) -> NDArray[np.uint8]
 
 
 def decode_many(
-    openers: list[tuple[str, Callable[[], Image.Image]]], *, size: int, channels: int
+    openers: Sequence[tuple[str, Callable[[], Image.Image]]], *, size: int, channels: int
 ) -> tuple[NDArray[np.uint8], list[int], dict[str, str]]:
     """Decode named images.
 

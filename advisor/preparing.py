@@ -1,0 +1,285 @@
+"""Project -> backbone, tasks with heads, splits: made once, stored in the run, read back on every later command.
+
+    prepared.json          hash of the project's parts that fix all this, and the fingerprint of x_0
+    backbone.safetensors   x_0, the whole state dict          backbone.json    how to build the model around it
+    splits.json            who is in which split              data/            decoded samples, one file a split
+    heads/                 linear probes on x_0's features
+
+A piece that is missing or damaged is made again and must come out the same; a run of another project is refused by
+name.  A head that is read back books what its fit had cost, so a continued run spends what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advisor.project import Project, TaskSettings
+from estimators.backbone import TorchBackbone
+from estimators.backbone_files import DamagedBackbone, load_backbone, store_backbone
+from estimators.backbone_loading import BackboneSource, backbone_fingerprint, build_backbone, resolve
+from estimators.builtin_tasks import builtin_catalogue
+from estimators.cost import CostMeter
+from estimators.datasets import TIMM_PREFIXES, Catalogue, Side
+from estimators.devices import resolve_device
+from estimators.files import read_json, write_json
+from estimators.head_files import DamagedHead, load_head, store_head
+from estimators.heads import HeadFit, fit_head
+from estimators.image_folders import folder_catalogue
+from estimators.splits import SPLITS_FILE, DamagedSplit, read_records, split_catalogue
+from estimators.stored_tasks import load_task, record_notes, shared_samples, store_task, write_records
+from estimators.tasks import Task
+from estimators.timm_datasets import ReaderOptions, timm_catalogue
+
+PREPARED_FILE = "prepared.json"
+SCHEMA = 1
+
+
+class OtherProject(ValueError):
+    """A run directory that was made from another project."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """Everything that probing, training and merging start from.
+
+    Attributes:
+        backbone: x_0, on the device.
+        tasks: the tasks in the project's order, with fitted heads; test data stay closed.
+        heads: task -> how its head's fit went.
+        fingerprint: SHA-256 of x_0.
+        image_size: side of the square inputs, pixels.
+        notes: caveats: what was adapted, assumed, left out or made again.
+    """
+
+    backbone: TorchBackbone
+    tasks: tuple[Task, ...]
+    heads: Mapping[str, HeadFit]
+    fingerprint: str
+    image_size: int
+    notes: tuple[str, ...]
+
+
+def prepare(
+    project: Project, run_dir: Path, *, device: str | None = None, meter: CostMeter, allow_unreadable: bool = False
+) -> Prepared:
+    """Prepare a project in a run directory, or read back what is there.
+
+    Args:
+        project: the checked project.
+        run_dir: the run; made if it is not there.
+        device: overrides the project's device.
+        meter: counts the head fits' forward passes.
+        allow_unreadable: leave unreadable images out, with a caveat, instead of stopping.
+
+    Raises:
+        OtherProject: if the run was made from another project.
+        ValueError: for everything in the project that does not fit the data, the machine or the checkpoint.
+    """
+    torch_device = resolve_device(device or project.device)
+    _refuse_other_project(project, run_dir)
+    source, _ = resolve(backbone_source(project))
+    backbone, notes = _backbone(source, run_dir, torch_device)
+    fingerprint = backbone_fingerprint(backbone)
+    records, tasks, said = _tasks(project, run_dir, source, allow_unreadable=allow_unreadable)
+    check_batches(project, {name: len(task.train) for name, task in tasks.items()})
+    heads: dict[str, HeadFit] = {}
+    for name, task in tasks.items():
+        heads[name], more = _head(
+            project, run_dir, backbone, task, f"{fingerprint}|{records[name]['sha256']['train']}", meter
+        )
+        said += more
+    head_notes = [caveat for fit in heads.values() for caveat in fit.caveats]
+    write_json(
+        run_dir / PREPARED_FILE, {"schema": SCHEMA, "project": project.content_hash(), "fingerprint": fingerprint}
+    )
+    return Prepared(
+        backbone=backbone,
+        tasks=tuple(dataclasses.replace(task, head=heads[name].head.to(torch_device)) for name, task in tasks.items()),
+        heads=heads,
+        fingerprint=fingerprint,
+        image_size=int(source.image_size or 0),
+        notes=(*notes, *said, *head_notes),
+    )
+
+
+def backbone_source(project: Project) -> BackboneSource:
+    """The project's backbone as the loader takes it, paths made absolute."""
+    wanted = project.backbone
+    given = wanted.normalisation
+    return BackboneSource(
+        name=wanted.name,
+        pretrained=wanted.pretrained,
+        checkpoint=None if wanted.checkpoint is None else project.path(wanted.checkpoint),
+        in_chans=wanted.in_chans,
+        image_size=wanted.image_size,
+        mean=None if given is None else given.mean,
+        std=None if given is None else given.std,
+        frozen=wanted.frozen,
+        map_keys=wanted.map_keys,
+        seed=project.seed,
+    )
+
+
+def open_catalogue(project: Project, name: str, *, image_size: int) -> Catalogue:
+    """List the samples of a task of the project; nothing is decoded but streams."""
+    task = project.tasks[name]
+    prefix = task.data.split("/", 1)[0].lower() if "/" in task.data else ""
+    try:
+        if prefix == "builtin":
+            catalogue = builtin_catalogue(task.data)
+        elif prefix in TIMM_PREFIXES:
+            catalogue = timm_catalogue(task.data, _reader(project, task), image_size=image_size, limit=task.limit)
+        else:
+            catalogue = folder_catalogue(project.path(task.data), origin=task.data)
+        return catalogue if task.classes is None else catalogue.with_classes(task.classes)
+    except ValueError as error:
+        raise type(error)(f"tasks.{name}: {error}") from error
+
+
+def check_batches(project: Project, train_sizes: Mapping[str, int]) -> None:
+    """Refuse a search for batches larger than the smallest task's training samples."""
+    name, smallest = min(train_sizes.items(), key=lambda item: item[1])
+    largest = project.search.batch_size[1]
+    if largest > smallest:
+        raise ValueError(
+            f"search.batch_size={list(project.search.batch_size)} goes beyond the {smallest} training samples of task "
+            f"{name!r}; lower its upper end to at most {smallest} or add data"
+        )
+
+
+def _refuse_other_project(project: Project, run_dir: Path) -> None:
+    path = run_dir / PREPARED_FILE
+    if not path.exists():
+        return
+    about = read_json(path)
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+        raise OtherProject(f"run={str(run_dir)!r} was prepared by another version; choose another --out")
+    if about.get("project") != project.content_hash():
+        raise OtherProject(
+            f"run={str(run_dir)!r} was made from another project (its backbone, tasks or seed differ from this one's); "
+            "choose another --out, or restore the project file kept in the run"
+        )
+
+
+def _backbone(source: BackboneSource, run_dir: Path, device: torch.device) -> tuple[TorchBackbone, list[str]]:
+    """x_0 from the run, or built and stored there."""
+    said: list[str] = []
+    try:
+        stored = load_backbone(run_dir, source, device=device)
+    except DamagedBackbone as error:
+        said.append(f"{error}: the backbone was loaded from its source again")
+        stored = None
+    if stored is not None:
+        return stored[0], list(stored[1])
+    backbone, notes = build_backbone(source, device=device)
+    _refuse_changed_weights(run_dir, backbone)
+    store_backbone(run_dir, source, backbone, notes)
+    return backbone, [*notes, *said]
+
+
+def _refuse_changed_weights(run_dir: Path, backbone: TorchBackbone) -> None:
+    path = run_dir / PREPARED_FILE
+    if path.exists() and read_json(path).get("fingerprint") != backbone_fingerprint(backbone):
+        raise OtherProject(
+            f"run={str(run_dir)!r} rests on other backbone weights than their source holds now; choose another --out"
+        )
+
+
+def _tasks(
+    project: Project, run_dir: Path, source: BackboneSource, *, allow_unreadable: bool
+) -> tuple[dict[str, Any], dict[str, Task], list[str]]:
+    """Tasks from the run; those that are missing or damaged are made from their source."""
+    notes: list[str] = []
+    try:
+        records = read_records(run_dir) if (run_dir / SPLITS_FILE).exists() else {}
+    except ValueError as error:
+        notes.append(f"{error}")
+        records = {}
+    tasks: dict[str, Task] = {}
+    for name, settings in project.tasks.items():
+        if name in records:
+            try:
+                tasks[name] = load_task(run_dir, name, records[name])
+            except (DamagedSplit, KeyError, TypeError) as error:
+                notes.append(f"task {name!r}: {error}; its samples were read from their source again")
+        if name not in tasks:
+            before = records.get(name)
+            records[name] = _make_task(project, name, settings, run_dir, source, allow_unreadable=allow_unreadable)
+            _refuse_changed_data(name, before, records[name], run_dir)
+            write_records(run_dir, records, seed=project.seed)
+            tasks[name] = load_task(run_dir, name, records[name])
+        notes += [*records[name].get("notes", []), *record_notes(name, records[name])]
+    return records, tasks, [*notes, *shared_samples({name: records[name] for name in tasks})]
+
+
+def _make_task(
+    project: Project,
+    name: str,
+    settings: TaskSettings,
+    run_dir: Path,
+    source: BackboneSource,
+    *,
+    allow_unreadable: bool,
+) -> dict[str, Any]:
+    size = int(source.image_size or 0)
+    catalogue = open_catalogue(project, name, image_size=size)
+    try:
+        indices = split_catalogue(catalogue, seed=project.seed, fractions=settings.split, limit=settings.limit)
+        record = store_task(
+            run_dir,
+            name,
+            catalogue,
+            indices,
+            image_size=size,
+            channels=source.in_chans,
+            allow_unreadable=allow_unreadable,
+        )
+    except ValueError as error:
+        raise type(error)(f"tasks.{name}: {error}") from error
+    return record | {"notes": list(catalogue.notes)}
+
+
+def _refuse_changed_data(name: str, before: Any, after: Mapping[str, Any], run_dir: Path) -> None:
+    if isinstance(before, Mapping) and before.get("sha256") != after["sha256"]:
+        raise OtherProject(
+            f"run={str(run_dir)!r}: the samples of task {name!r} are damaged there and their source has changed since, "
+            "so they cannot be restored; choose another --out"
+        )
+
+
+def _reader(project: Project, task: TaskSettings) -> ReaderOptions:
+    wanted = task.reader
+    splits: dict[Side, str] = {"train": wanted.train}
+    if wanted.validation is not None:
+        splits["validation"] = wanted.validation
+    if wanted.test is not None:
+        splits["test"] = wanted.test
+    return ReaderOptions(
+        root=project.path(wanted.root),
+        download=wanted.download,
+        splits=splits,
+        image_key=wanted.image_key,
+        label_key=wanted.label_key,
+    )
+
+
+def _head(
+    project: Project, run_dir: Path, backbone: TorchBackbone, task: Task, basis: str, meter: CostMeter
+) -> tuple[HeadFit, list[str]]:
+    """The head of a task from the run, or fitted and stored there; its cost is booked either way."""
+    said: list[str] = []
+    try:
+        fit = load_head(run_dir, task.name, basis=basis)
+        meter.add_units("heads", fit.units)
+    except DamagedHead as error:
+        if (run_dir / PREPARED_FILE).exists():
+            said.append(f"task {task.name!r}: {error}; it was fitted again")
+        fit = fit_head(backbone, task, seed=project.seed, meter=meter)
+        store_head(run_dir, task.name, fit, basis=basis)
+    return fit, said

@@ -1,0 +1,63 @@
+"""Heads in the run: ``heads/<task>.safetensors`` with weight and bias, how the fit went as the file's metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+
+from estimators.files import write_bytes_atomic
+from estimators.heads import HeadFit
+from estimators.tasks import LinearHead
+
+
+class DamagedHead(ValueError):
+    """A stored head that cannot be read, or that was fitted on other features or samples."""
+
+
+def head_path(run: Path, task: str) -> Path:
+    """Where the head of a task lies."""
+    return run / "heads" / f"{task}.safetensors"
+
+
+def store_head(run: Path, task: str, fit: HeadFit, *, basis: str) -> None:
+    """Write a head; ``basis`` names the weights and samples that it was fitted on."""
+    about = {
+        "basis": basis,
+        "strength": fit.strength,
+        "cross_validated_risk": fit.cross_validated_risk,
+        "train_accuracy": fit.train_accuracy,
+        "units": fit.units,
+        "caveats": list(fit.caveats),
+    }
+    tensors = {"weight": fit.head.weight.cpu().contiguous(), "bias": fit.head.bias.cpu().contiguous()}
+    write_bytes_atomic(head_path(run, task), save_tensors(tensors, metadata={"fit": json.dumps(about)}))
+
+
+def load_head(run: Path, task: str, *, basis: str) -> HeadFit:
+    """Read a head back.
+
+    Raises:
+        DamagedHead: if it is missing, damaged or rests on another basis.
+    """
+    path = head_path(run, task)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["fit"])
+            head = LinearHead(weight=file.get_tensor("weight"), bias=file.get_tensor("bias"))
+        if about["basis"] != basis:
+            raise DamagedHead(f"path={str(path)!r} was fitted on other weights or samples; fit it again")
+        return HeadFit(
+            head=head,
+            strength=float(about["strength"]),
+            cross_validated_risk=float(about["cross_validated_risk"]),
+            train_accuracy=float(about["train_accuracy"]),
+            units=float(about["units"]),
+            caveats=tuple(about["caveats"]),
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DamagedHead):
+            raise
+        raise DamagedHead(f"path={str(path)!r} cannot be read ({type(error).__name__}); fit it again") from None

@@ -1,0 +1,162 @@
+"""The last metres of a study: from the best plan found so far to the nearest minimum.
+
+Two moves alternate, each a few vectorised calls of the risk:
+1. continuous knobs (coefficients, learning rates in the logarithm): L-BFGS-B in the unit cube, gradient by central
+   differences, all 2C neighbours in one call;
+2. all knobs: pattern search.  At each scale from 1/4 to 1/512 of a range it evaluates every single move, every move of
+   one field for all tasks together, and pairs of them (raise the learning rate *and* shorten), and takes the best.
+Nothing is random but which pairs are tried where there are more than ``MAX_PAIRS``; that is seeded.  Infeasible plans
+rank behind feasible ones throughout (``studies/evaluation.py``), so the result is never worse than the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from studies.evaluation import Evaluations, Evaluator
+from studies.knobs import FloatArray
+from studies.search_space import SearchSpace
+
+SCALES = tuple(2.0**-k for k in range(2, 10))
+MAX_PAIRS = 2048
+MOVES_A_SCALE = 32
+DIFFERENCE = 1e-4  # of a range: central differences of a smooth risk then err by about 1e-8
+PENALTY = 1e3  # nats for each unit of violation squared; the pattern search afterwards ranks violations exactly
+KEPT = 16  # evaluations kept from each call; they feed the near-optimal set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polished:
+    """A polished plan: the path to it, its evaluations, best last, and how many plans were evaluated."""
+
+    path: Evaluations
+    evaluated: int
+
+    @property
+    def best(self) -> Evaluations:
+        """The polished plan alone."""
+        return self.path.take([-1])
+
+
+def polish(
+    space: SearchSpace, evaluate: Evaluator, start: FloatArray, *, seed: int, rounds: int = 2, smooth: bool = True
+) -> Polished:
+    """Improve the plan at ``start`` [D].
+
+    Args:
+        space: the search space.
+        evaluate: points to evaluated plans.
+        start: point of the unit cube.
+        seed: chooses among pairs of moves where there are too many.
+        rounds: how often the two moves alternate.
+        smooth: whether to use gradients; without, the pattern search works alone.
+    """
+    here = evaluate(start[None, :])
+    kept, evaluated = [here], 1
+    rng = np.random.default_rng(seed)
+    for _ in range(rounds):
+        before = here
+        if smooth:
+            here, count = _descend(space, evaluate, here)
+            evaluated += count
+            kept.append(here)
+        for scale in SCALES:
+            here, seen, count = _search(space, evaluate, here, scale, rng)
+            kept += seen
+            evaluated += count
+        if not better(here, before):
+            break
+    kept.append(here)
+    return Polished(path=Evaluations.join(kept), evaluated=evaluated)
+
+
+def better(first: Evaluations, second: Evaluations) -> bool:
+    """Whether one plan is better than another by more than rounding."""
+    a, b = first.feasible[0], second.feasible[0]
+    if a != b:
+        return bool(a)
+    x, y = (first.goal[0], second.goal[0]) if a else (first.violation[0], second.violation[0])
+    return bool(x < y - 1e-12 * max(1.0, abs(y)))
+
+
+def _search(
+    space: SearchSpace, evaluate: Evaluator, here: Evaluations, scale: float, rng: np.random.Generator
+) -> tuple[Evaluations, list[Evaluations], int]:
+    """Pattern search at one scale: the best plan, evaluations worth keeping, how many were made."""
+    seen, count = [], 0
+    for _ in range(MOVES_A_SCALE):
+        unit = here.units[0]
+        points = candidates(space, unit, scale, rng)
+        if not len(points):
+            break
+        found = evaluate(points)
+        count += len(points)
+        order = found.order()
+        seen.append(found.take(order[:KEPT]))
+        best = found.take(order[:1])
+        if not better(best, here):
+            break
+        # Going on in the same direction often pays: twice and four times the move, where it stays inside.
+        further = np.clip(unit + np.array([[2.0], [4.0]]) * (best.units[0] - unit), 0.0, 1.0)
+        longer = evaluate(further)
+        count += len(further)
+        longest = longer.take([longer.best()])
+        here = longest if better(longest, best) else best
+    return here, seen, count
+
+
+def candidates(space: SearchSpace, unit: FloatArray, scale: float, rng: np.random.Generator) -> FloatArray:
+    """Points to try around ``unit``: single moves, the same move for all tasks, and pairs of these."""
+    moves = space.neighbours(unit, scale) - unit
+    if not len(moves):
+        return moves
+    groups: dict[tuple[str, bool], FloatArray] = {}
+    for move in moves:
+        index = int(np.flatnonzero(move)[0]) if move.any() else 0
+        knob = space.knobs[index]
+        if knob.task is not None and not knob.categorical:
+            key = (knob.field, bool(move[index] > 0))
+            groups[key] = groups.get(key, np.zeros_like(unit)) + move
+    atoms = np.vstack([moves, *groups.values()])
+    first, second = np.triu_indices(len(atoms), k=1)
+    disjoint = ~((atoms[first] != 0) & (atoms[second] != 0)).any(axis=1)
+    first, second = first[disjoint], second[disjoint]
+    if len(first) > MAX_PAIRS:
+        chosen = np.sort(rng.choice(len(first), MAX_PAIRS, replace=False))
+        first, second = first[chosen], second[chosen]
+    return np.asarray(np.clip(unit + np.vstack([atoms, atoms[first] + atoms[second]]), 0.0, 1.0))
+
+
+def _descend(space: SearchSpace, evaluate: Evaluator, here: Evaluations) -> tuple[Evaluations, int]:
+    """L-BFGS-B over the continuous knobs, the others held; the better of its end and the start."""
+    free = np.array([index for index, knob in enumerate(space.knobs) if knob.continuous], dtype=np.int64)
+    if not len(free) or not here.feasible[0]:
+        return here, 0
+    unit, count = here.units[0], 0
+    ceiling = abs(float(here.goal[0])) * 10 + 10  # stands in for an infinite goal, far above where a descent goes
+
+    def value(found: Evaluations) -> FloatArray:
+        goal = np.minimum(found.goal, ceiling)
+        return np.asarray(goal + PENALTY * np.maximum(found.violation, 0.0) ** 2)
+
+    def objective(x: FloatArray) -> tuple[float, FloatArray]:
+        nonlocal count
+        points = np.tile(unit, (2 * len(free) + 1, 1))
+        points[:, free] = x
+        up, down = np.minimum(x + DIFFERENCE, 1.0), np.maximum(x - DIFFERENCE, 0.0)
+        rows = np.arange(len(free))
+        points[1 + rows, free] = up
+        points[1 + len(free) + rows, free] = down
+        values = value(evaluate(points))
+        count += len(points)
+        return float(values[0]), (values[1 : 1 + len(free)] - values[1 + len(free) :]) / (up - down)
+
+    bounds = [(0.0, 1.0)] * len(free)
+    found = minimize(objective, unit[free], jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100})
+    end = unit.copy()
+    end[free] = np.clip(found.x, 0.0, 1.0)
+    there = evaluate(end[None, :])
+    return (there if better(there, here) else here), count + 1

@@ -1,0 +1,310 @@
+"""Where a study is kept, and how it is opened again.
+
+By default a journal file (one JSON line for each operation, readable by optuna-dashboard); or a database URL.  A
+finished trial is written by *one* operation, so that a process killed at any moment leaves a trial whole or absent.
+Each trial carries its record (point, goal, interval, violation, cost) and the SHA-256 of it; a study carries the
+fingerprint of the project it belongs to and the settings that it was started with.
+
+What opening repairs, always said in ``OpenedStudy.notes``: a line cut short by a kill, a line that is no longer JSON or
+whose trial does not match its checksum (dropped, a copy of the file is kept, the trial is redone), trials left RUNNING
+by another program (marked FAIL).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+LOCK_GRACE_SECONDS = 10  # a lock this old was left by a killed process: one append takes milliseconds
+_CREATE_STUDY, _CREATE_TRIAL = 0, 4  # operation codes of Optuna's journal
+_TRIAL_OPERATIONS = range(5, 10)
+
+
+class CorruptStudyError(ValueError):
+    """A stored study cannot be read; the message names file and line."""
+
+
+class ForeignStudyError(ValueError):
+    """A stored study belongs to another project or was started with other settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyStorage:
+    """Where a study is kept.
+
+    Attributes:
+        path: journal file; its folder must exist.
+        url: database URL instead, e.g. ``postgresql://...`` or ``sqlite:///study.db``.
+        fingerprint: identity of the project that owns the study.
+        name: name of the study inside the storage.
+        repair: whether damaged lines are dropped and redone; otherwise they raise ``CorruptStudyError``.
+        heartbeat_seconds: heartbeat of a database storage.
+    """
+
+    path: Path | None = None
+    url: str | None = None
+    fingerprint: str
+    name: str = "recipes"
+    repair: bool = True
+    heartbeat_seconds: int = 60
+
+    def __post_init__(self) -> None:
+        """Check that there is exactly one place."""
+        if (self.path is None) == (self.url is None):
+            raise ValueError(f"path={self.path}, url={self.url}: give exactly one of a journal file and a database URL")
+        for name in ("fingerprint", "name"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}='' must not be empty; a study belongs to one project and has a name")
+        if not self.heartbeat_seconds >= 1:
+            raise ValueError(f"heartbeat_seconds={self.heartbeat_seconds} must be at least 1; 60 suits most databases")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One evaluated trial, as it is stored.
+
+    Attributes:
+        key: unique inside its study, e.g. ``trial-000012``.
+        kind: ``sweep``, ``sampler`` or ``polish``.
+        unit: its point in the unit cube.
+        goal: predicted or measured goal; infinite where an infeasible plan has none.
+        low: lower end of its interval.
+        high: upper end.
+        violation: largest violated constraint, <= 0 where feasible.
+        cost: cost in per-sample gradients.
+    """
+
+    key: str
+    kind: str
+    unit: tuple[float, ...]
+    goal: float
+    low: float
+    high: float
+    violation: float
+    cost: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; infinite numbers become ``None``, since JSON has none."""
+        plain = asdict(self) | {"unit": list(self.unit)}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """The inverse of :meth:`to_json`."""
+        back = {"goal": math.inf, "low": -math.inf, "high": math.inf}
+        filled = {k: back[k] if v is None and k in back else v for k, v in data.items()}
+        return cls(**(filled | {"unit": tuple(data["unit"])}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedStudy:
+    """A study that was opened: Optuna's handle and what had to be repaired, in sentences."""
+
+    study: Study
+    notes: tuple[str, ...] = ()
+
+    def records(self) -> tuple[dict[str, Record], tuple[str, ...]]:
+        """Stored records by key, and a note for each trial that does not match its checksum (it is left out)."""
+        found: dict[str, Record] = {}
+        notes = []
+        for trial in self.study.get_trials(deepcopy=False):
+            data = trial.user_attrs.get("record")
+            if data is None:
+                continue
+            if trial.user_attrs.get("checksum") != checksum(data):
+                notes.append(f"trial {trial.number} of study {self.study.study_name!r} was damaged and is redone")
+                continue
+            record = Record.from_json(data)
+            found.setdefault(record.key, record)
+        return found, tuple(notes)
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Store one finished trial, whole or not at all."""
+        self.study.add_trial(trial)
+
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """SHA-256 of a record's JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives: int = 1) -> OpenedStudy:
+    """Open a study, or start it; refuse another project's or one started with other settings."""
+    optuna = quiet_optuna()
+    notes = list(_mend_journal(storage)) if storage.path is not None else []
+    try:
+        study = optuna.create_study(
+            storage=_connect(storage),
+            study_name=storage.name,
+            directions=["minimize"] * objectives,
+            load_if_exists=True,
+        )
+        stored = dict(study.user_attrs)
+    except (KeyError, IndexError, TypeError, AssertionError, json.JSONDecodeError) as error:
+        raise CorruptStudyError(
+            f"study file {storage.path or storage.url} cannot be replayed ({type(error).__name__}: {error}); "
+            "move it away and run again, the same seed finds the same plan"
+        ) from error
+    # Through JSON, so that a tuple compares equal to the list it was stored as.
+    wanted = {"fingerprint": storage.fingerprint, "settings": json.loads(json.dumps(settings))}
+    for name, value in wanted.items():
+        if name not in stored:
+            study.set_user_attr(name, value)
+        elif stored[name] != value:
+            raise ForeignStudyError(_foreign(storage, name, stored[name], value))
+    stale = mark_stale(study)
+    if stale:
+        notes.append(
+            f"trials {list(stale)} of study {storage.name!r} were left running by another program: marked failed"
+        )
+    return OpenedStudy(study=study, notes=tuple(notes))
+
+
+def mark_stale(study: Study) -> tuple[int, ...]:
+    """Mark trials left RUNNING as failed and return their numbers.
+
+    Searches of this package never leave a RUNNING trial, so whatever is found came from a killed foreign process.
+    """
+    from optuna.trial import TrialState
+
+    stale = [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+    for number in stale:
+        study.tell(number, state=TrialState.FAIL)
+    return tuple(stale)
+
+
+def quiet_optuna() -> Any:
+    """Optuna, loaded on first use, with its announcements of every new study and trial silenced."""
+    import optuna
+
+    if optuna.logging.get_verbosity() < optuna.logging.WARNING:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _connect(storage: StudyStorage) -> BaseStorage:
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if storage.path is not None:
+        return JournalStorage(JournalFileBackend(str(storage.path), lock_obj=_lock(storage.path)))
+    assert storage.url is not None
+    waiting = {"connect_args": {"timeout": 60}} if storage.url.startswith("sqlite") else {}
+    return RDBStorage(storage.url, engine_kwargs=waiting, heartbeat_interval=storage.heartbeat_seconds)
+
+
+def _lock(path: Path) -> Any:
+    from optuna.storages.journal import JournalFileOpenLock
+
+    return JournalFileOpenLock(str(path), grace_period=LOCK_GRACE_SECONDS)
+
+
+def _foreign(storage: StudyStorage, name: str, stored: Any, wanted: Any) -> str:
+    where = f"study {storage.name!r} in {storage.path or storage.url}"
+    if name == "fingerprint":
+        return f"{where} belongs to project {stored!r}, not {wanted!r}; choose another run directory"
+    changed = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
+    return f"{where} was started with other settings ({', '.join(changed)} differ); choose another study name or run"
+
+
+def _mend_journal(storage: StudyStorage) -> Iterator[str]:
+    """Drop damaged lines of a journal, keeping a copy of the file; yield a note for each repair."""
+    path = storage.path
+    assert path is not None
+    if not path.parent.is_dir():
+        raise ValueError(f"path={path}: the folder of a study file must exist; create {path.parent}")
+    if not path.exists():
+        return
+    with _locked(path):
+        lines = path.read_bytes().splitlines(keepends=True)
+        torn = bool(lines) and not lines[-1].endswith(b"\n")
+        damaged = _damaged_lines(lines)
+        if not damaged:
+            return
+        only_torn = torn and damaged == [len(lines)]
+        if not storage.repair and not only_torn:
+            raise CorruptStudyError(
+                f"line {damaged[0]} of study file {path} is damaged; open it with repair=True to redo that trial alone"
+            )
+        kept = [line for number, line in enumerate(lines, start=1) if number not in damaged]
+        if not (only_torn or _coherent(kept)):
+            raise CorruptStudyError(
+                f"line {damaged[0]} of study file {path} is damaged and later lines rest on it; "
+                "move the file away and run again, the same seed finds the same plan"
+            )
+        copy = _free_name(path)
+        copy.write_bytes(b"".join(lines))
+        _replace(path, b"".join(kept))
+    for number in damaged:
+        what = "was cut short by a kill" if torn and number == len(lines) else "was damaged"
+        yield f"line {number} of {path.name} {what}: dropped and redone; the old file is kept as {copy.name}"
+
+
+def _damaged_lines(lines: list[bytes]) -> list[int]:
+    """Numbers, from 1, of lines that are torn, not JSON objects, or trials that do not match their checksum."""
+    damaged = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            data = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            data = None
+        if not isinstance(data, dict) or not isinstance(data.get("op_code"), int):
+            damaged.append(number)
+        elif data["op_code"] == _CREATE_TRIAL:
+            attrs = data.get("user_attrs") or {}
+            if "record" in attrs and attrs.get("checksum") != checksum(attrs["record"]):
+                damaged.append(number)
+    return damaged
+
+
+def _coherent(lines: list[bytes]) -> bool:
+    """Whether what is left still makes sense: every study is created, and no operation speaks of a trial by number."""
+    studies = 0
+    for line in lines:
+        data = json.loads(line)
+        if data["op_code"] in _TRIAL_OPERATIONS:
+            return False
+        if data["op_code"] == _CREATE_STUDY:
+            studies += 1
+        elif not 0 <= data.get("study_id", -1) < studies:
+            return False
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = _lock(path)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (copy := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    return copy
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: temporary file, fsync, rename."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)

@@ -3,20 +3,21 @@ r"""The effective form: risk of every task after a merge, from what the experts'
 For task j, with u_i, v_i of ``advisor.displacement_law``, T_i, E_i of ``advisor.exposure``, G_j = ||grad F_j(x_0)||,
 c_ij the cosine of the experts' drifts, and lambda_i the coefficients:
 
-    progress        P = D_j (1 - (1 + m_j G_j lambda_j u_j / (alpha D_j))^-alpha),   D_j = rho_j r0_j what can be gained
-    heterogeneity   H = - q_j sum_{i != j} c_ij G_j lambda_i u_i                     others' drift along j's gradient
-    drift           I = h2_j/2 || sum_i lambda_i u_i ||^2_c                          directed parts add as vectors
-    noise           N = k_j sum_i lambda_i^2 E_i heal_i (1 - 1/(1 + 2 s_j T_i)) + h1_j/2 sum_i lambda_i^2 v_i
-    collapse        X = x_j sum_i lambda_i^2 heal_i softplus(log(e_i L_i (1 + z/b_i)/2) + d)^2      beyond the edge
+    progress        P = D_j f(m_j G_j lambda_j u_j / D_j),   f(s) = 1 - (1 + s/alpha)^-alpha,   D_j = rho_j r0_j
+    heterogeneity   H: the change of P when q_j sum_{i != j} c_ij lambda_i u_i is added to lambda_j u_j
+    interference    I = h2_j/2 || sum_i lambda_i w_i ||^2_c,   w_i = u_i (1 + T_i/t_b)^(-p_b/2)     flatter as it goes
+    noise           N = k_j sum_i lambda_i^2 E_i (32/b_i)^n heal_i (1 - 1/(1 + 2 s_j T_i)) + h1_j/2 sum_i lambda_i^2 v_i
+    collapse        X = x_j sum_i lambda_i^2 B_i (1 + K_i/(10 (1 + B_i)))^-p_x,  B = softplus(e L (1 + z/b) d/2 - 1)^2
     generalisation  Y = y_j lambda_j (sigma_j^2/n_j) log(1 + w T_j)/w
-    heal_i = (1 + T_i/t)^-p                                                          the jump above the edge heals
-    Q = I + N + X + Y;   Q~ = Q (1 + Q/q0);   Q~ / (1 + Q~/R)                         steeper than quadratic, then flat
+    heal_i = (1 + T_i/t)^-p                                                  sharp directions flatten
+    Q = I + N + X + Y;   Q~ = Q (1 + Q/q0);   Q~ / (1 + Q~/R)                 steeper than quadratic, then flat
     risk_j = floor_j + softplus(r0_j - P + H + Q~ - floor_j),   floor_j = (1 - rho_j) r0_j
 
-Every quantity but lambda and the cosines is positive, so the parameters are fitted as logarithms (rho as a logit).
-A parameter of task j is prior mean + width * shared + width_task * own_j; shared and own are standard normal a priori.
-Experts of the two families (SGD with momentum, AdamW) have their own parameters; drifts of experts of different
-families are taken as orthogonal.
+D_j is what can be gained; for s < 0 (others pull uphill) f(s) = s.  The jump beyond the edge heals with the number of
+steps, more slowly the further beyond.  Every quantity but lambda and the cosines is positive, so the parameters are
+fitted as logarithms (rho as a logit, n as it is).  A parameter of task j is prior mean + width * shared + width_task *
+own_j; shared and own are standard normal a priori.  Experts of the two families (SGD with momentum, AdamW) have their
+own parameters; drifts of experts of different families are taken as orthogonal.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advisor.exposure import FAMILIES, Exposure, TaskScales
 from advisor.plan import FloatArray
@@ -31,7 +33,7 @@ from advisor.plan import FloatArray
 TERMS = ("progress", "heterogeneity", "interference", "noise", "collapse", "generalisation")
 FLOOR_SOFTNESS = 0.03  # nats: how sharply the risk bends before its floor
 RISK_CEILING = 10.0  # nats: interference saturates about here (networks thrown far off: 4-10)
-EDGE_SOFTNESS = 0.25  # in log(e L / 2)
+EDGE_SOFTNESS = 0.3  # in e L / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +53,29 @@ class ParameterPrior:
 
 # From fits to all rows of the development suites (``docs/risk-model-log.md``).
 PRIORS: dict[str, ParameterPrior] = {
-    "gain": ParameterPrior(mean=(0.5, 0.5), width=0.7, task_width=0.5),
-    "slope": ParameterPrior(mean=(0.0, 0.0), width=0.5, task_width=0.3),
-    "tail": ParameterPrior(mean=(0.0, 0.0), width=0.5, task_width=0.01),
-    "help": ParameterPrior(mean=(-1.2, -1.2), width=0.5, task_width=0.3),
-    "drift_curvature": ParameterPrior(mean=(-2.5, -2.5), width=1.0, task_width=0.5),
-    "walk_curvature": ParameterPrior(mean=(-5.0, -5.0), width=1.5, task_width=0.5),
-    "noise": ParameterPrior(mean=(-3.0, -3.0), width=1.0, task_width=0.5),
-    "noise_rate": ParameterPrior(mean=(2.0, 2.0), width=1.0, task_width=0.5),
-    "steepness": ParameterPrior(mean=(1.5, 1.5), width=1.0, task_width=0.3),
-    "healing": ParameterPrior(mean=(-0.7, -0.7), width=0.5, task_width=0.01),
-    "healing_time": ParameterPrior(mean=(-1.0, -1.0), width=1.0, task_width=0.01),
-    "collapse": ParameterPrior(mean=(-0.7, -0.7), width=0.7, task_width=0.3),
-    "edge": ParameterPrior(mean=(0.0, -2.0), width=0.3, task_width=0.01),
-    "sample_edge": ParameterPrior(mean=(1.5, 1.5), width=0.7, task_width=0.01),
+    "gain": ParameterPrior(mean=(1.0, 1.0), width=0.5, task_width=0.3),
+    "slope": ParameterPrior(mean=(-0.2, -0.2), width=0.3, task_width=0.3),
+    "tail": ParameterPrior(mean=(-0.2, -0.2), width=0.4, task_width=0.01),
+    "help": ParameterPrior(mean=(0.3, 0.3), width=0.5, task_width=0.3),
+    "drift_curvature": ParameterPrior(mean=(-1.5, -1.5), width=0.7, task_width=0.4),
+    "bending": ParameterPrior(mean=(-0.8, -0.8), width=0.5, task_width=0.01),
+    "bending_time": ParameterPrior(mean=(-1.0, -1.0), width=1.0, task_width=0.01),
+    "walk_curvature": ParameterPrior(mean=(-6.0, -6.0), width=1.5, task_width=0.5),
+    "noise": ParameterPrior(mean=(-1.8, -1.8), width=0.6, task_width=0.4),
+    "noise_rate": ParameterPrior(mean=(0.3, 0.3), width=0.8, task_width=0.4),
+    "noise_batch": ParameterPrior(mean=(0.0, 0.2), width=0.2, task_width=0.01),
+    "steepness": ParameterPrior(mean=(2.5, 2.5), width=0.8, task_width=0.2),
+    "healing": ParameterPrior(mean=(0.0, 0.0), width=0.3, task_width=0.01),
+    "healing_time": ParameterPrior(mean=(1.0, 1.0), width=0.5, task_width=0.01),
+    "collapse": ParameterPrior(mean=(-0.3, -0.3), width=0.5, task_width=0.3),
+    "edge": ParameterPrior(mean=(-0.7, -2.0), width=0.4, task_width=0.01),
+    "sample_edge": ParameterPrior(mean=(1.8, 1.8), width=0.5, task_width=0.01),
+    "collapse_healing": ParameterPrior(mean=(-0.4, -0.4), width=0.5, task_width=0.01),
     "overfitting": ParameterPrior(mean=(0.0, 0.0), width=1.0, task_width=0.3),
     "overfitting_rate": ParameterPrior(mean=(1.5, 1.5), width=1.0, task_width=0.01),
 }
 KINDS = tuple(PRIORS)
+PLAIN = ("gain", "noise_batch")  # not logarithms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,25 +121,27 @@ def task_risk(
         cosines: [N, N] between the experts' drifts.
     """
     shape = moves.drift.shape
-    progress, help_, floor = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    progress, help_, floor, steep = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.ones(shape)
     parts = {name: np.zeros(shape) for name in ("interference", "noise", "collapse", "generalisation")}
-    steep = np.zeros(shape)
-    weight = np.zeros(shape)
+    off = cosines - np.eye(len(cosines))
+    others = np.zeros(shape)
+    natural: dict[int, dict[str, FloatArray]] = {}
     for family, values in parameters.items():
         mask = moves.exposure.family == family
-        if not mask.any():
-            continue
-        p = {kind: (values[k] if kind == "gain" else np.exp(values[k])) for k, kind in enumerate(KINDS)}
+        if mask.any():
+            p = natural[family] = {k: v if k in PLAIN else np.exp(v) for k, v in zip(KINDS, values, strict=True)}
+            others += p["help"] * (np.where(mask, moves.linear * moves.drift, 0.0) @ off)
+    for family, p in natural.items():
+        mask = moves.exposure.family == family
         gain = scales.initial_risk / (1 + np.exp(-p["gain"]))
-        linear, square = np.where(mask, moves.linear, 0.0), np.where(mask, moves.square, 0.0)
-        pull = p["slope"] * scales.gradient_norm * linear * moves.drift / gain
-        progress += np.where(mask, gain * -np.expm1(-p["tail"] * np.log1p(pull / p["tail"])), 0.0)
+        pull = p["slope"] * scales.gradient_norm / gain
+        alone = gain * saturate(pull * moves.linear * moves.drift, p["tail"])
+        helped = gain * saturate(pull * (moves.linear * moves.drift + others), p["tail"])
+        progress = np.where(mask, alone, progress)
+        help_ = np.where(mask, alone - helped, help_)
         floor = np.where(mask, scales.initial_risk - gain, floor)
         steep = np.where(mask, p["steepness"], steep)
-        weight += mask
-        off = cosines - np.eye(len(cosines))
-        help_ -= p["help"] * scales.gradient_norm * ((linear * moves.drift) @ off)
-        for name, value in _interference(p, linear, square, moves, scales, cosines).items():
+        for name, value in _interference(p, mask, moves, scales, cosines).items():
             parts[name] += value
     total = sum(parts.values())
     bent = total * (1 + total / steep)
@@ -146,44 +155,46 @@ def task_risk(
     return risk, {name: terms[name] for name in TERMS}
 
 
+def saturate(pull: FloatArray, tail: FloatArray) -> FloatArray:
+    """f(s) = 1 - (1 + s/alpha)^-alpha for s >= 0, s below: slope 1 at 0, at most 1.
+
+    >>> saturate(np.array([-0.5, 0.0, 1.0]), np.array([1.0])).tolist()
+    [-0.5, 0.0, 0.5]
+    """
+    return np.asarray(np.where(pull >= 0, -np.expm1(-tail * np.log1p(np.maximum(pull, 0.0) / tail)), pull))
+
+
 def _interference(
-    p: dict[str, FloatArray],
-    linear: FloatArray,
-    square: FloatArray,
-    moves: Moves,
-    scales: TaskScales,
-    cosines: FloatArray,
+    p: dict[str, FloatArray], mask: NDArray[np.bool_], moves: Moves, scales: TaskScales, cosines: FloatArray
 ) -> dict[str, FloatArray]:
     """The four parts of Q, [M, N] each, from the experts of one family."""
     exposure = moves.exposure
-    reach = square * moves.drift
-    directed = np.einsum("mi,ij,mj->m", reach, cosines, reach, optimize=True)
+    square = np.where(mask, moves.square, 0.0)
     squared = square**2
-    heal = (1 + exposure.time / p["healing_time"][0]) ** -p["healing"][0]
-    heat = squared * exposure.temperature * exposure.anneal * heal
+    reach = square * moves.drift * (1 + exposure.time / p["bending_time"][0]) ** (-0.5 * p["bending"][0])
+    directed = np.einsum("mi,mi->m", reach @ cosines, reach)
+    heat = squared * exposure.temperature * exposure.anneal * (32 / exposure.batch_size) ** p["noise_batch"][0]
+    heat = heat * (1 + exposure.time / p["healing_time"][0]) ** -p["healing"][0]
     filled = np.stack(
         [(heat * (1 - 1 / (1 + 2 * rate * exposure.time))).sum(axis=1) for rate in p["noise_rate"]], axis=1
     )
     beyond = edge_excess(p, exposure, scales)
+    beyond = beyond * (1 + exposure.steps / (10 * (1 + beyond))) ** -p["collapse_healing"][0]
     rate = p["overfitting_rate"]
+    sampled = scales.gradient_variance / exposure.num_samples * np.log1p(rate * exposure.time) / rate
     return {
         "interference": 0.5 * p["drift_curvature"] * directed[:, None],
         "noise": p["noise"] * filled + 0.5 * p["walk_curvature"] * (squared * moves.walk).sum(axis=1)[:, None],
-        "collapse": p["collapse"] * (squared * heal * beyond).sum(axis=1)[:, None],
-        "generalisation": p["overfitting"]
-        * linear
-        * scales.gradient_variance
-        / exposure.num_samples
-        * np.log1p(rate * exposure.time)
-        / rate,
+        "collapse": p["collapse"] * (squared * beyond).sum(axis=1)[:, None],
+        "generalisation": p["overfitting"] * np.where(mask, moves.linear, 0.0) * sampled,
     }
 
 
 def edge_excess(p: dict[str, FloatArray], exposure: Exposure, scales: TaskScales) -> FloatArray:
-    """How far each expert is beyond the stability edge, squared and in log units, [M, N]."""
+    """B_i: how far each expert is beyond the stability edge, squared, [M, N]."""
     curvature = scales.curvature * (1 + p["sample_edge"][0] / exposure.batch_size)
-    distance = np.log(exposure.rate * curvature / 2) + np.log(p["edge"][0])
-    return np.asarray((EDGE_SOFTNESS * np.logaddexp(0.0, distance / EDGE_SOFTNESS)) ** 2)
+    ratio = exposure.rate * curvature / 2 * p["edge"][0]
+    return np.asarray((EDGE_SOFTNESS * np.logaddexp(0.0, (ratio - 1) / EDGE_SOFTNESS)) ** 2)
 
 
 def family_index(optimizer: str) -> int:

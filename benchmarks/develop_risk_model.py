@@ -73,6 +73,7 @@ def exploration_rows(path: Path, num_samples: int = 2000) -> list[MergeObservati
                 batch_size=int(row["batch_size"]),
                 steps=int(row["steps"]),
                 optimizer="adamw" if row["optimizer"] == "adamw" else "sgd",
+                num_samples=num_samples,
             )
             risks = {name: float(row[f"merged_risk_{name}"]) for name in TASKS}
             initial = dict(zip(TASKS, INITIAL_RISK, strict=True))
@@ -108,14 +109,23 @@ def designs(rates: list[float]) -> dict[str, Callable[[dict[str, FLOATS]], NDArr
     def at(k: dict[str, FLOATS], rate: float, batch: float) -> NDArray[np.bool_]:
         return np.asarray(np.isclose(k["learning_rate"], rate) & (k["batch_size"] == batch))
 
+    def few(k: dict[str, FLOATS], last: float) -> NDArray[np.bool_]:
+        """The coefficients of a probe: five at its end, two at a quarter of it."""
+        end = np.isin(k["coefficient"], (0.25, 0.5, 1.0, 2.0, 3.0, 4.0)) & (k["steps"] == last)
+        early = np.isin(k["coefficient"], (1.0, 3.0, 4.0)) & (k["steps"] == last / 4)
+        return np.asarray(end | early)
+
     return {
-        "all, 80 steps": lambda k: k["steps"] <= 80,
-        "all, 40 steps": lambda k: k["steps"] <= 40,
-        "3 rates, b 32, 40 steps": lambda k: (k["steps"] <= 40) & (at(k, low, 32) | at(k, mid, 32) | at(k, high, 32)),
-        "3 rates, b 8 and 32, 40 steps": lambda k: (
-            (k["steps"] <= 40) & (at(k, low, 32) | at(k, mid, 8) | at(k, high, 32))
+        "all, 40 steps": lambda k: (k["steps"] <= 40) & (k["learning_rate"] <= 3 * high),
+        "4 probes, b 32 of 40 steps, b 8 of 40": lambda k: (
+            few(k, 40) & (at(k, low, 32) | at(k, mid, 32) | at(k, high, 32) | at(k, mid, 8))
         ),
-        "2 rates, b 8 and 32, 40 steps": lambda k: (k["steps"] <= 40) & (at(k, mid, 8) | at(k, high, 32)),
+        "4 probes, b 32 of 20 steps, b 8 of 80": lambda k: (
+            ((few(k, 20) | (k["steps"] == 20)) & (at(k, low, 32) | at(k, mid, 32) | at(k, high, 32)))
+            | (few(k, 80) & at(k, mid, 8))
+        ),
+        "3 probes, b 32, 40 steps": lambda k: few(k, 40) & (at(k, low, 32) | at(k, mid, 32) | at(k, high, 32)),
+        "2 probes, b 8 and 32, 40 steps": lambda k: few(k, 40) & (at(k, mid, 8) | at(k, high, 32)),
     }
 
 

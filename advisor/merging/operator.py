@@ -153,7 +153,9 @@ def resolve_coefficients(
     resolved = np.array(values, dtype=np.float64)
     if operator.weights == "scale":
         return resolved
-    if not resolved.sum() > 0:
-        raise ValueError(f"coefficients={values}: method={operator.name!r} divides by their sum, which must be above 0")
+    if not (resolved.sum() > 0 and resolved.min() >= 0):
+        raise ValueError(
+            f"coefficients={values}: method={operator.name!r} takes shares: none below 0, and a sum above 0"
+        )
     normalized: Coefficients = resolved / resolved.sum()
     return normalized

@@ -6,7 +6,7 @@
 
 `scope="global"` takes θ_t over the whole model (the paper, its code), `scope="tensor"` over each tensor (mergekit).
 Numbers equal to the threshold are all kept. With equal coefficients c and `aggregate="mean"` this is the paper's rule
-with λ = c. Defaults density = 0.2 and c = 1 are the paper's.
+with λ = c. Defaults density = 0.2 and c = 1 are the paper's; a sum defaults to c = 0.3, as task arithmetic does.
 
 The global threshold is exact: fp32 magnitudes are ordered like their bits, one pass counts the upper 16 bits, a second
 the lower 15 within the bin that holds the threshold, a third merges. Memory: 2¹⁶ counters for each expert. (For fp64
@@ -40,6 +40,7 @@ def ties_operator(*, density: float = 0.2, scope: Scope = "global", aggregate: A
         raise ValueError(f"scope={scope!r} must be 'tensor' or 'global'")
     options = {"density": density, "scope": scope, "aggregate": aggregate}
     rest: Literal["sum", "mean"] = "sum" if aggregate == "sum" else "mean"
+    default = 0.3 if aggregate == "sum" else 1.0
 
     def merge_with(thresholds: Thresholds | None, tensor: TensorVectors) -> FloatArray:
         for number, row in enumerate(tensor.vectors):
@@ -51,6 +52,7 @@ def ties_operator(*, density: float = 0.2, scope: Scope = "global", aggregate: A
         return Operator(
             name="ties",
             merge=lambda tensor: merge_with(thresholds, tensor),
+            default_coefficient=default,
             rest=rest,
             elementwise=True,
             options={**options, "thresholds": thresholds},
@@ -59,6 +61,7 @@ def ties_operator(*, density: float = 0.2, scope: Scope = "global", aggregate: A
     return Operator(
         name="ties",
         merge=lambda tensor: merge_with(None, tensor),
+        default_coefficient=default,
         rest=rest,
         passes=1 if scope == "tensor" else 3,
         survey=survey if scope == "global" else None,

@@ -52,3 +52,28 @@ def random_experts(base: State, count: int = 3, size: float = 0.1) -> list[State
 def parameters(state: State) -> list[str]:
     """Floating tensors that are weights, not statistics."""
     return [name for name, tensor in state.items() if tensor.dtype.kind == "f" and "running_" not in name]
+
+
+def random_fisher(base: State, seed: int) -> State:
+    rng = np.random.default_rng([2, seed])
+    return {n: np.asarray(rng.random(base[n].shape), np.float32) for n in parameters(base)}
+
+
+def random_grams(base: State, seed: int) -> State:
+    """Gram matrices of the inputs of every matrix and convolution, from 50 random inputs."""
+    rng = np.random.default_rng([3, seed])
+    grams = {}
+    for name in parameters(base):
+        if base[name].ndim in (2, 4):
+            inputs = rng.normal(size=(50, base[name][0].size))
+            grams[name] = (inputs.T @ inputs / 50).astype(np.float32)
+    return grams
+
+
+def needed_options(method: str, base: State, count: int) -> dict[str, Any]:
+    """The inputs that a method cannot do without."""
+    if method == "fisher":
+        return {"fisher": [random_fisher(base, seed) for seed in range(count)]}
+    if method == "regmean":
+        return {"grams": [random_grams(base, seed) for seed in range(count)]}
+    return {}

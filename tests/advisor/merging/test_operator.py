@@ -63,8 +63,8 @@ def test_wrong_coefficients_are_refused(given: object, match: str) -> None:
 
 
 def test_weights_that_sum_to_zero_are_refused() -> None:
-    with pytest.raises(ValueError, match="divides by their sum, which must be above 0"):
-        resolve_coefficients(weighted_average_operator(), LABELS, [1.0, -1.0])
+    with pytest.raises(ValueError, match="takes shares: none below 0, and a sum above 0"):
+        resolve_coefficients(weighted_average_operator(), LABELS, [2.0, -1.0])
 
 
 def test_the_simple_average_takes_no_coefficients() -> None:

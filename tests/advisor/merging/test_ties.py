@@ -38,7 +38,7 @@ def test_global_ties_equals_the_papers_algorithm(aggregate: str, density: float)
     names = parameters(base)
     vectors = [np.concatenate([(expert[n] - base[n]).reshape(-1) for n in names]) for expert in experts]
     expected = naive_ties(vectors, density, aggregate)
-    merged = merge_state_dicts(base, experts, method="ties", density=density, aggregate=aggregate)
+    merged = merge_state_dicts(base, experts, method="ties", density=density, aggregate=aggregate, coefficients=1.0)
     found = np.concatenate([(merged[n] - base[n]).reshape(-1) for n in names])
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -47,7 +47,9 @@ def test_global_ties_equals_the_papers_algorithm(aggregate: str, density: float)
 def test_tensor_ties_equals_the_papers_algorithm_on_each_tensor(aggregate: str) -> None:
     base = random_base()
     experts = random_experts(base)
-    merged = merge_state_dicts(base, experts, method="ties", density=0.3, scope="tensor", aggregate=aggregate)
+    merged = merge_state_dicts(
+        base, experts, method="ties", density=0.3, scope="tensor", aggregate=aggregate, coefficients=1
+    )
     for name in parameters(base):
         vectors = [(expert[name] - base[name]).reshape(-1) for expert in experts]
         expected = naive_ties(vectors, 0.3, aggregate).reshape(base[name].shape)

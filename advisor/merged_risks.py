@@ -17,13 +17,13 @@ from torch import Tensor
 from advisor.merging import merge_state_dicts
 from advisor.observations import DisplacementTrace, MergeObservation
 from advisor.plan import Plan
+from advisor.probing import LINEAR_METHOD
 from estimators.backbone import TorchBackbone
 from estimators.cost import CostMeter
 from estimators.fine_tuning import FineTuned
 from estimators.objectives import ClassificationObjective, Evaluation, evaluate
 from estimators.tasks import Split
 
-LINEAR_METHOD = "task_arithmetic"
 TRACE_POINTS = 24  # log-spaced points kept of a displacement trace
 
 

@@ -24,6 +24,8 @@ from estimators.recipe import DEFAULT_MOMENTUM, Optimizer, Recipe
 RATE_FACTOR = math.sqrt(10.0)
 LAMBDAS = (0.25, 0.5, 1.0, 2.0, 4.0)
 EARLY_LAMBDAS = (1.0, 4.0)  # at a quarter of the probe's steps
+METHOD_LAMBDAS = (0.5, 1.0, 2.0)  # for each further merge method, on the first probe of each optimizer
+LINEAR_METHOD = "task_arithmetic"
 PROBES_PER_OPTIMIZER = 5
 ANCHOR_BELOW_EDGE = 4.0  # the first SGD probe runs at 2/L divided by this
 EVALUATION_SAMPLES = 192  # validation samples a task for each merged evaluation
@@ -37,6 +39,15 @@ class BudgetTooSmall(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergePoint:
+    """One merge of a probe's experts: at which step, with which common coefficient, by which method."""
+
+    step: int
+    coefficient: float
+    method: str = LINEAR_METHOD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeDesign:
     """What probing may do.
 
@@ -47,8 +58,8 @@ class ProbeDesign:
         max_steps: longest run of the search, K_max.
         budget: units for probes and their evaluations.
         evaluation_samples: validation samples a task for one merged evaluation.
-        schedules: schedules of the search; probes use the first.
         anchors: optimizer -> learning rate of its first probe.
+        methods: merge methods to choose from.
     """
 
     tasks: tuple[str, ...]
@@ -58,7 +69,7 @@ class ProbeDesign:
     budget: float
     evaluation_samples: int
     anchors: Mapping[Optimizer, float]
-    schedules: tuple[str, ...] = ("constant",)
+    methods: tuple[str, ...] = (LINEAR_METHOD,)
 
     @property
     def probe_budget(self) -> float:
@@ -75,10 +86,13 @@ class ProbeDesign:
         """Units of evaluating one merge on all tasks."""
         return len(self.tasks) * self.evaluation_samples * FORWARD_UNITS
 
-    def cost(self, recipe: Recipe) -> float:
+    def merges(self, recipe: Recipe, *, first: bool) -> list[MergePoint]:
+        """What to measure on a probe; ``first`` says that it is the first of its optimizer."""
+        return merges_to_measure(recipe, len(self.tasks), self.methods if first else ())
+
+    def cost(self, recipe: Recipe, *, first: bool) -> float:
         """Units of one probe: training and its merged evaluations."""
-        merges = len(LAMBDAS) + len(EARLY_LAMBDAS)
-        return len(self.tasks) * recipe.cost() + merges * self.merge_cost()
+        return len(self.tasks) * recipe.cost() + len(self.merges(recipe, first=first)) * self.merge_cost()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +111,8 @@ class Probe:
 
     def hurts(self, weights: Mapping[str, float]) -> bool:
         """Whether even the smallest coefficient at the last step is no better than x_0 beyond its noise."""
-        last = [m for m in self.merges if _steps(m) == self.recipe.steps] or list(self.merges)
+        linear = [merge for merge in self.merges if merge.plan.method == LINEAR_METHOD]
+        last = [merge for merge in linear if _steps(merge) == self.recipe.steps] or linear
         if not last:
             return True
         smallest = min(last, key=lambda merge: max(merge.plan.coefficients.values()))
@@ -114,7 +129,7 @@ def design_probes(
     max_steps: int,
     budget: float,
     validation_samples: int,
-    schedules: Sequence[str] = ("constant",),
+    methods: Sequence[str] = (LINEAR_METHOD,),
 ) -> ProbeDesign:
     """A design from the constants and the search.
 
@@ -125,7 +140,7 @@ def design_probes(
         max_steps: longest run of the search.
         budget: units left for probes and their evaluations.
         validation_samples: validation samples of the smallest task.
-        schedules: schedules of the search.
+        methods: merge methods to choose from.
 
     Raises:
         BudgetTooSmall: if not even one probe of ``SHORTEST_PROBE`` steps is affordable.
@@ -140,13 +155,14 @@ def design_probes(
         budget=budget,
         evaluation_samples=min(validation_samples, EVALUATION_SAMPLES),
         anchors={name: anchor(constants, name, bounds) for name, bounds in rates.items()},
-        schedules=tuple(schedules),
+        methods=tuple(methods),
     )
     cheapest = Recipe(learning_rate=1e-3, batch_size=design.batch_sizes[0], steps=SHORTEST_PROBE)
-    if design.cost(cheapest) > budget:
+    cheapest_cost = design.cost(cheapest, first=True)
+    if cheapest_cost > budget:
         raise BudgetTooSmall(
             f"budget={budget:.0f} per-sample gradients are left for probes, but the cheapest probe takes "
-            f"{design.cost(cheapest):.0f}; raise budget.probe_share or budget.max_cost, or allow more steps"
+            f"{cheapest_cost:.0f}; raise budget.probe_share or budget.max_cost, or allow more steps"
         )
     return design
 
@@ -185,7 +201,9 @@ def next_probe(
         if len(by_optimizer[name]) >= PROBES_PER_OPTIMIZER:
             continue
         recipe = _next_for_optimizer(design, name, by_optimizer[name], weights)
-        if recipe is not None and spent + design.cost(recipe) <= design.budget:
+        if recipe is None:
+            continue
+        if spent + design.cost(recipe, first=not by_optimizer[name]) <= design.budget:
             return recipe
     return None
 
@@ -220,16 +238,24 @@ def _next_for_optimizer(
     return recipe(below, small) if below >= low / 1.01 else None
 
 
-def merges_to_measure(recipe: Recipe, num_tasks: int) -> list[tuple[int, float]]:
-    """(step, coefficient) pairs at which a probe's experts are merged and evaluated.
+def merges_to_measure(recipe: Recipe, num_tasks: int, methods: Sequence[str] = ()) -> list[MergePoint]:
+    """Merges at which a probe's experts are evaluated: linear ones early and late, other methods late.
 
-    >>> merges_to_measure(Recipe(learning_rate=0.1, batch_size=8, steps=40), 4)
+    Coefficients are scaled down by 4/N from five tasks on, where sums of many task vectors grow.
+
+    >>> [(p.step, p.coefficient) for p in merges_to_measure(Recipe(learning_rate=0.1, batch_size=8, steps=40), 4)]
     [(10, 1.0), (10, 4.0), (40, 0.25), (40, 0.5), (40, 1.0), (40, 2.0), (40, 4.0)]
     """
-    early = max(1, recipe.steps // 4)
-    scale = 4.0 / num_tasks if num_tasks > 4 else 1.0
-    pairs = [(early, value * scale) for value in EARLY_LAMBDAS] if early < recipe.steps else []
-    return pairs + [(recipe.steps, value * scale) for value in LAMBDAS]
+    early, last = max(1, recipe.steps // 4), recipe.steps
+    scale = min(1.0, 4.0 / num_tasks)
+    points = [MergePoint(step=early, coefficient=value * scale) for value in EARLY_LAMBDAS if early < last]
+    points += [MergePoint(step=last, coefficient=value * scale) for value in LAMBDAS]
+    return points + [
+        MergePoint(step=last, coefficient=value * scale, method=method)
+        for method in methods
+        if method != LINEAR_METHOD
+        for value in METHOD_LAMBDAS
+    ]
 
 
 def _steps(merge: MergeObservation) -> int:

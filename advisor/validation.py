@@ -5,7 +5,7 @@ merges.  The advised merge is measured on validation data too; a refit sees thos
 
 Verdicts, each with its figures:
 
-    interval    pass if the 90 % interval of the goal holds the measured risk; warn within one more half-width; else fail
+    interval    pass if the goal's 90 % interval holds the measured risk; warn within one more half-width; else fail
     gain        pass if the advised merge beats x_0 on the goal risk, else fail
     baselines   pass if no default at equal cost has a lower goal risk; warn if only its best lambda has; else fail
     tasks       pass if at least 3/4 of the task intervals hold; warn from 1/2; else fail
@@ -15,17 +15,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
-from advisor.advice import Measured, Predicted, Validation
+from advisor.advice import Measured, Predicted
 from advisor.baselines import Contender
 from advisor.merged_risks import MergedRisks, with_head
 from estimators.cost import CostMeter
 from estimators.objectives import ClassificationObjective, evaluate
+from estimators.splits import open_test
 from estimators.tasks import Split
 
 Verdict = Literal["pass", "warn", "fail"]
 GoalFunction = Callable[[Mapping[str, float]], float]
+
+
+def open_tests(run: Path, tasks: Sequence[str]) -> dict[str, Split]:
+    """The test split of every task; each opening is recorded in the run."""
+    return {name: open_test(run, name, reader="validation") for name in tasks}
 
 
 def measure_models(

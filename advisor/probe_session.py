@@ -1,0 +1,150 @@
+r"""Running probes: train every task with one short recipe, merge at several coefficients, keep what was measured.
+
+One line of ``probes.jsonl`` is one finished probe, so a session that was stopped or killed continues with the next one.
+Whether a deadline ended probing early is a decision by wall clock: it is kept in the log and replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from advisor.interrupts import RunInterrupted
+from advisor.merged_risks import MergedRisks, displacement_trace
+from advisor.observations import DisplacementTrace, MergeObservation
+from advisor.plan import Plan
+from advisor.probing import Probe, ProbeDesign, merges_to_measure, next_probe
+from advisor.training import train_runs
+from advisor.workspace import PROBES_NAME, Spending, Workspace
+from estimators.cost import FORWARD_UNITS
+from estimators.fine_tuning import FineTuned, Run
+from estimators.recipe import Recipe
+from estimators.sampling import stable_seed
+
+DEADLINE_DECISION = "deadline ended probing"
+ENOUGH_PROBES = 2  # with fewer, a deadline interrupts instead of ending probing
+
+
+def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
+    """Run probes until the design has no more, and return all that are stored, in order.
+
+    Raises:
+        RunInterrupted: on a signal, a stop request, or a deadline that leaves fewer than ``ENOUGH_PROBES`` probes.
+    """
+    done, ended = stored_probes(ws)
+    risks = merged_risks(ws, design.evaluation_samples)
+    # x_0 is evaluated once for all probes; the first probe carries the cost, also where a session is taken up again.
+    risks.initial()
+    first_cost = len(design.tasks) * design.evaluation_samples * FORWARD_UNITS
+    weights = ws.goal.weights
+    while not ended:
+        spent = sum(probe.cost for probe in done) + (0.0 if done else first_cost)
+        recipe = next_probe(design, done, weights, spent=spent)
+        limit = ws.project.budget.probes
+        if recipe is None or (limit is not None and len(done) >= limit):
+            break
+        ws.progress("probes", spent, design.budget, probe=len(done) + 1, recipe=recipe.describe())
+        try:
+            with ws.spending("probes") as spending:
+                probe = run_probe(ws, recipe, risks, number=len(done), spending=spending)
+        except RunInterrupted as stopped:
+            if stopped.reason != "deadline" or len(done) < ENOUGH_PROBES:
+                raise
+            ws.run.append(PROBES_NAME, {"decision": DEADLINE_DECISION, "cost": 0.0, "seconds": 0.0})
+            ended = True
+        else:
+            ws.run.append(PROBES_NAME, probe_to_json(probe) | {"seconds": spending.seconds})
+            done.append(probe)
+    ws.progress("probes", design.budget, design.budget, probes=len(done))
+    return done
+
+
+def merged_risks(ws: Workspace, samples: int) -> MergedRisks:
+    """Evaluates merges on the first ``samples`` validation samples of every task."""
+    return MergedRisks(
+        objectives=ws.objectives, splits={name: task.validation.head(samples) for name, task in ws.tasks.items()}
+    )
+
+
+def run_probe(ws: Workspace, recipe: Recipe, risks: MergedRisks, *, number: int, spending: Spending) -> Probe:
+    """Train every task with ``recipe`` and measure its merges.
+
+    Args:
+        ws: the workspace.
+        recipe: the probe's recipe.
+        risks: evaluates merges; its meter is set to the spending's.
+        number: position of the probe, which sets its seed.
+        spending: counts what it takes.
+    """
+    seed = stable_seed(ws.project.seed, "probe", number) % 2**31
+    pairs = merges_to_measure(recipe, len(ws.tasks))
+    checkpoints = tuple(sorted({step for step, _ in pairs}))
+    runs = [Run(task=name, recipe=recipe, seed=seed, checkpoints=checkpoints) for name in ws.tasks]
+    trained: dict[str, FineTuned] = {}
+    trains = {name: task.train for name, task in ws.tasks.items()}
+    control = ws.interrupts.control
+    for group in train_runs(ws.objectives, trains, runs, meter=spending.meter, control=control):
+        trained |= {result.run.task: result for result in group}
+    halted = [result for result in trained.values() if result.outcome in ("deadline", "stopped")]
+    if halted or len(trained) < len(runs):
+        raise ws.interrupts.interruption(ws.interrupts.reason or "stop")
+    risks.meter = spending.meter
+    if number == 0:
+        spending.meter.add(forwards=sum(len(split) for split in risks.splits.values()))
+    merges = [measure_at(risks, trained, recipe, step=step, coefficient=value, seed=seed) for step, value in pairs]
+    traces = [trace for result in trained.values() if (trace := displacement_trace(result)) is not None]
+    return Probe(
+        recipe=recipe,
+        traces=tuple(traces),
+        merges=tuple(merges),
+        outcomes={name: result.outcome for name, result in trained.items()},
+        cost=spending.meter.units,
+    )
+
+
+def measure_at(
+    risks: MergedRisks,
+    trained: Mapping[str, FineTuned],
+    recipe: Recipe,
+    *,
+    step: int,
+    coefficient: float,
+    seed: int,
+) -> MergeObservation:
+    """The merge of all experts at one checkpoint with one coefficient."""
+    plan = Plan.uniform(list(trained), recipe.replace(steps=step), coefficient)
+    experts = {name: result.checkpoints.get(step) for name, result in trained.items()}
+    return risks.measure(plan, experts, seed=seed)
+
+
+def stored_probes(ws: Workspace) -> tuple[list[Probe], bool]:
+    """Finished probes of the run, and whether a deadline ended probing; damaged lines are told and done again."""
+    if not ws.run.path_of(PROBES_NAME).exists():
+        return [], False
+    part = ws.run.read_log(PROBES_NAME)
+    for line in part.damaged:
+        ws.run.event("damaged_line", file=PROBES_NAME, text=str(line))
+    ended = any(record.get("decision") == DEADLINE_DECISION for record in part.records)
+    return [probe_from_json(record) for record in part.records if "recipe" in record], ended
+
+
+def probe_to_json(probe: Probe) -> dict[str, Any]:
+    """Plain values of a probe."""
+    return {
+        "recipe": probe.recipe.to_json(),
+        "traces": [trace.to_json() for trace in probe.traces],
+        "merges": [merge.to_json() for merge in probe.merges],
+        "outcomes": dict(probe.outcomes),
+        "cost": probe.cost,
+    }
+
+
+def probe_from_json(data: Mapping[str, Any]) -> Probe:
+    """The inverse of :func:`probe_to_json`."""
+    return Probe(
+        recipe=Recipe.from_json(data["recipe"]),
+        traces=tuple(DisplacementTrace.from_json(item) for item in data["traces"]),
+        merges=tuple(MergeObservation.from_json(item) for item in data["merges"]),
+        outcomes=dict(data["outcomes"]),
+        cost=float(data["cost"]),
+    )

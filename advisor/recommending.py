@@ -1,0 +1,250 @@
+r"""From a fitted risk model to advice: search, predict, explain, say the limits.
+
+The plan with the lowest predicted goal is advised; everything else in a ``Recommendation`` answers a question about it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from studies.tradeoffs import pareto_front
+
+from advisor.advice import Alternative, Answer, Caveat, Predicted, Recommendation, Status
+from advisor.caveats import find_caveats
+from advisor.goal import interval
+from advisor.plan import Plan
+from advisor.plan_columns import parameters_to_plan
+from advisor.probing import Probe
+from advisor.project_search import SearchSettings
+from advisor.reasons import give_reasons
+from advisor.risk_model import RiskModel
+from advisor.searching import risk_of, search_space, training_cost_of
+from advisor.status import decide_answer, decide_status
+from advisor.what_if import WhatIf, with_coefficients
+from estimators.constants import Constants
+from studies.evaluation import Evaluations
+from studies.recipes import search_recipes
+from studies.result import StudyResult
+from studies.storage import StudyStorage
+
+PARETO_POINTS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What an advice starts from.
+
+    Attributes:
+        search: the project's search settings.
+        methods: merge methods to choose from.
+        constants: measured constants.
+        probes: the probes that were run.
+        num_samples: task -> training samples.
+        range_suggestion: learning rate of the range test, or ``None``.
+        notes: what was noted while data and backbone were prepared.
+        broken_assumptions: plan -> (name, sentence) of the theorem's broken conditions.
+        cost: purpose -> units spent so far.
+        seconds: wall seconds spent so far.
+        full_fine_tune: units of one full fine-tune of all tasks.
+        affordable: units left for training, or ``None``.
+    """
+
+    search: SearchSettings
+    methods: tuple[str, ...]
+    constants: Constants
+    probes: Sequence[Probe]
+    num_samples: Mapping[str, int]
+    range_suggestion: float | None
+    notes: Sequence[str]
+    broken_assumptions: Callable[[Plan], Sequence[tuple[str, str]]]
+    cost: Mapping[str, float]
+    seconds: float
+    full_fine_tune: float
+    affordable: float | None = None
+
+
+def recommend_plan(
+    ask: WhatIf,
+    situation: Situation,
+    *,
+    seed: int,
+    storage: StudyStorage | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Recommendation:
+    """Search the space for the lowest predicted goal and say everything about the winner.
+
+    Args:
+        ask: the fitted model under the project's goal.
+        situation: what the advice starts from.
+        seed: seed of the study.
+        storage: where the study is kept.
+        progress: called with (trials done, trials planned, best goal).
+        stop: asked between batches of trials.
+    """
+    names = ask.model.scales_.names
+    space = search_space(situation.search, names, situation.methods, min(situation.num_samples.values()))
+    cost = training_cost_of(names, situation.num_samples)
+    limit = situation.affordable
+    study = search_recipes(
+        space,
+        risk_of(ask, situation.num_samples),
+        cost=cost,
+        constraint=None if limit is None else lambda columns: cost(columns) / max(limit, 1.0) - 1.0,
+        seed=seed,
+        storage=storage,
+        progress=progress,
+        stop=stop,
+    )
+    return describe_plan(parameters_to_plan(study.parameters, names, situation.num_samples), study, ask, situation)
+
+
+def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation) -> Recommendation:
+    """Everything about the advised plan."""
+    prediction = ask.predict([plan])
+    goal = ask.goals([plan])[0]
+    tasks = ask.tasks(plan)
+    names = prediction.names
+    initial = {name: float(value) for name, value in zip(names, prediction.initial_risk, strict=True)}
+    initial_goal = ask.goal.of(initial)
+    extrapolation = math.exp(float(prediction.extrapolation[0]))
+    edges = stability_edges(ask.model, plan)
+    turning = ask.turning_point(plan, longest=4 * situation.search.steps[1])
+    caveats = find_caveats(
+        plan,
+        constants=situation.constants,
+        probes=situation.probes,
+        goal=goal,
+        initial_goal=initial_goal,
+        extrapolation=extrapolation,
+        edges_of_space=study.edges,
+        range_suggestion=situation.range_suggestion,
+        notes=(*situation.notes, *study.caveats),
+        broken_assumptions=situation.broken_assumptions(plan),
+    )
+    status = decide_status(initial_goal, goal, extrapolation=extrapolation, caveats=caveats)
+    expert_gain = ask.expert_gain(plan)
+    answer = decide_answer(status, merged_gain=max(initial_goal - goal.value, 0.0), expert_gain=expert_gain)
+    return Recommendation(
+        status=status,
+        answer=answer,
+        sentence=say(status, answer, plan, goal, initial_goal, caveats),
+        plan=plan,
+        tasks=tasks,
+        goal=goal,
+        initial_tasks=initial,
+        initial_goal=initial_goal,
+        floor={name: float(value) for name, value in zip(names, prediction.floor, strict=True)},
+        terms={
+            name: {"pretrained": initial[name]} | {term: float(v[0, j]) for term, v in prediction.terms.items()}
+            for j, name in enumerate(names)
+        },
+        edges=edges,
+        displacement=dict(zip(names, map(float, ask.model.predict_displacement([plan])[0]), strict=True)),
+        turning_point=turning,
+        elasticities={k: interval(*cell) for k, cell in ask.model.elasticities(plan).items()},
+        reasons=give_reasons(
+            plan,
+            ask,
+            goal=goal,
+            edges=edges,
+            turning_point=turning,
+            steps_range=situation.search.steps,
+            num_samples=situation.num_samples,
+            other_optimizers=best_of_other_optimizers(plan, study.evaluations),
+        ),
+        caveats=caveats,
+        alternatives=find_alternatives(plan, study, ask, situation),
+        pareto=find_front(study, situation, names),
+        extrapolation=extrapolation,
+        cost=dict(situation.cost),
+        full_fine_tune=situation.full_fine_tune,
+        training_cost=float(plan.training_cost()),
+        seconds=situation.seconds,
+    )
+
+
+def say(
+    status: Status, answer: Answer, plan: Plan, goal: Predicted, initial_goal: float, caveats: Sequence[Caveat]
+) -> str:
+    """The advice in one sentence."""
+    recipes = sorted({recipe.describe() for recipe in plan.recipes.values()})
+    what = recipes[0] if len(recipes) == 1 else f"{len(recipes)} different recipes"
+    risk = f"{goal.value:.3f} [{goal.low:.3f}, {goal.high:.3f}] against {initial_goal:.3f} for the pretrained model"
+    if answer == "train_jointly":
+        return f"Train jointly instead: interference would eat most of what the experts learn (merged risk {risk})."
+    if status == "refuse":
+        return f"Don't merge: the best plan found is predicted at {risk}."
+    warned = [caveat.name.replace("_", " ") for caveat in caveats if caveat.weight == "warning"]
+    doubt = f", with caution ({', '.join(dict.fromkeys(warned))})" if status == "caution" and warned else ""
+    return f"Train every expert with {what} and merge{doubt}: predicted risk {risk}."
+
+
+def stability_edges(model: RiskModel, plan: Plan) -> dict[str, Predicted]:
+    """Stability edge of each advised optimizer at its advised batch size."""
+    sizes = {recipe.optimizer: recipe.batch_size for recipe in plan.recipes.values()}
+    return {optimizer: interval(*model.edge(optimizer, size)) for optimizer, size in sizes.items()}
+
+
+def best_of_other_optimizers(plan: Plan, found: Evaluations) -> dict[str, Predicted]:
+    """Best predicted goal among the study's plans for each optimizer that was not advised."""
+    if "optimizer" not in found.columns:
+        return {}
+    column = found.columns["optimizer"]
+    advised = {recipe.optimizer for recipe in plan.recipes.values()}
+    best = {}
+    for name in sorted(set(column.tolist()) - advised):
+        index = np.flatnonzero((column == name) & found.feasible)
+        if len(index):
+            k = index[int(np.argmin(found.goal[index]))]
+            best[name] = interval(found.goal[k], found.low[k], found.high[k])
+    return best
+
+
+def find_alternatives(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation) -> tuple[Alternative, ...]:
+    """The cheapest near-optimal plan, the best with each other optimizer, the simple average of the advised experts."""
+    names = plan.names
+    cheapest = parameters_to_plan(study.cheapest.parameters, names, situation.num_samples)
+    listed = [("cheapest near-optimal", cheapest)]
+    listed += [
+        (f"best with {name}", _best_with(name, study.evaluations, names, situation.num_samples))
+        for name in best_of_other_optimizers(plan, study.evaluations)
+    ]
+    listed.append(("simple average of the advised experts", with_coefficients(plan, 1.0 / len(names))))
+    goals = ask.goals([other for _, other in listed])
+    return tuple(
+        Alternative(label=label, plan=other, goal=goal, cost=float(other.training_cost()))
+        for (label, other), goal in zip(listed, goals, strict=True)
+    )
+
+
+def _best_with(optimizer: str, found: Evaluations, names: tuple[str, ...], num_samples: Mapping[str, int]) -> Plan:
+    index = np.flatnonzero((found.columns["optimizer"] == optimizer) & found.feasible)
+    best = index[int(np.argmin(found.goal[index]))]
+    return parameters_to_plan(_row(found, int(best)), names, num_samples)
+
+
+def find_front(study: StudyResult, situation: Situation, names: tuple[str, ...]) -> tuple[Alternative, ...]:
+    """Plans on the front of predicted risk against training cost, at most ``PARETO_POINTS`` of them, cheapest first."""
+    found = study.evaluations
+    index = np.flatnonzero(found.feasible)
+    front = index[pareto_front(found.cost[index], found.goal[index])]
+    front = front[np.argsort(found.cost[front])]
+    kept = front[np.unique(np.linspace(0, len(front) - 1, PARETO_POINTS).round().astype(int))]
+    return tuple(
+        Alternative(
+            label="front",
+            plan=parameters_to_plan(_row(found, int(k)), names, situation.num_samples),
+            goal=interval(found.goal[k], found.low[k], found.high[k]),
+            cost=float(found.cost[k]),
+        )
+        for k in kept
+    )
+
+
+def _row(found: Evaluations, index: int) -> dict[str, Any]:
+    return dict(found.take([index]).rows()[0])

@@ -125,7 +125,7 @@ def _card(ws: Workspace, name: str, result: FineTuned) -> str:
         f"- Backbone: {ws.project.backbone.name}\n"
         f"- Recipe: {result.run.recipe.describe()}\n"
         f"- Seed: {result.run.seed}\n"
-        f"- Training loss: {result.losses[0]:.4f} at first, {np.mean(result.losses[-10:]):.4f} over the last ten steps\n"
+        f"- Training loss: {result.losses[0]:.4f} at first, {np.mean(result.losses[-10:]):.4f} over the last ten\n"
         f"- Distance from the pretrained weights: {moved:.4f}\n"
         f"- Classes: {', '.join(ws.tasks[name].class_names)}\n"
         "- BatchNorm statistics, where there are any, are those of the pretrained weights.\n"

@@ -6,14 +6,14 @@ Whether a deadline ended probing early is a decision by wall clock: it is kept i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.interrupts import RunInterrupted
 from advisor.merged_risks import MergedRisks, displacement_trace
 from advisor.observations import DisplacementTrace, MergeObservation
 from advisor.plan import Plan
-from advisor.probing import Probe, ProbeDesign, merges_to_measure, next_probe
+from advisor.probing import MergePoint, Probe, ProbeDesign, next_probe
 from advisor.training import train_runs
 from advisor.workspace import PROBES_NAME, Spending, Workspace
 from estimators.cost import FORWARD_UNITS
@@ -46,7 +46,9 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
         ws.progress("probes", spent, design.budget, probe=len(done) + 1, recipe=recipe.describe())
         try:
             with ws.spending("probes") as spending:
-                probe = run_probe(ws, recipe, risks, number=len(done), spending=spending)
+                first = all(probe.recipe.optimizer != recipe.optimizer for probe in done)
+                points = design.merges(recipe, first=first)
+                probe = run_probe(ws, recipe, risks, points, number=len(done), spending=spending)
         except RunInterrupted as stopped:
             if stopped.reason != "deadline" or len(done) < ENOUGH_PROBES:
                 raise
@@ -66,19 +68,27 @@ def merged_risks(ws: Workspace, samples: int) -> MergedRisks:
     )
 
 
-def run_probe(ws: Workspace, recipe: Recipe, risks: MergedRisks, *, number: int, spending: Spending) -> Probe:
+def run_probe(
+    ws: Workspace,
+    recipe: Recipe,
+    risks: MergedRisks,
+    points: Sequence[MergePoint],
+    *,
+    number: int,
+    spending: Spending,
+) -> Probe:
     """Train every task with ``recipe`` and measure its merges.
 
     Args:
         ws: the workspace.
         recipe: the probe's recipe.
         risks: evaluates merges; its meter is set to the spending's.
+        points: merges to measure.
         number: position of the probe, which sets its seed.
         spending: counts what it takes.
     """
     seed = stable_seed(ws.project.seed, "probe", number) % 2**31
-    pairs = merges_to_measure(recipe, len(ws.tasks))
-    checkpoints = tuple(sorted({step for step, _ in pairs}))
+    checkpoints = tuple(sorted({point.step for point in points}))
     runs = [Run(task=name, recipe=recipe, seed=seed, checkpoints=checkpoints) for name in ws.tasks]
     trained: dict[str, FineTuned] = {}
     trains = {name: task.train for name, task in ws.tasks.items()}
@@ -91,7 +101,7 @@ def run_probe(ws: Workspace, recipe: Recipe, risks: MergedRisks, *, number: int,
     risks.meter = spending.meter
     if number == 0:
         spending.meter.add(forwards=sum(len(split) for split in risks.splits.values()))
-    merges = [measure_at(risks, trained, recipe, step=step, coefficient=value, seed=seed) for step, value in pairs]
+    merges = [measure_at(risks, trained, recipe, point, seed=seed) for point in points]
     traces = [trace for result in trained.values() if (trace := displacement_trace(result)) is not None]
     return Probe(
         recipe=recipe,
@@ -103,17 +113,11 @@ def run_probe(ws: Workspace, recipe: Recipe, risks: MergedRisks, *, number: int,
 
 
 def measure_at(
-    risks: MergedRisks,
-    trained: Mapping[str, FineTuned],
-    recipe: Recipe,
-    *,
-    step: int,
-    coefficient: float,
-    seed: int,
+    risks: MergedRisks, trained: Mapping[str, FineTuned], recipe: Recipe, point: MergePoint, *, seed: int
 ) -> MergeObservation:
-    """The merge of all experts at one checkpoint with one coefficient."""
-    plan = Plan.uniform(list(trained), recipe.replace(steps=step), coefficient)
-    experts = {name: result.checkpoints.get(step) for name, result in trained.items()}
+    """The merge of all experts at one checkpoint with one coefficient and method."""
+    plan = Plan.uniform(list(trained), recipe.replace(steps=point.step), point.coefficient, point.method)
+    experts = {name: result.checkpoints.get(point.step) for name, result in trained.items()}
     return risks.measure(plan, experts, seed=seed)
 
 

@@ -8,7 +8,7 @@ measured but could not be identified says so in ``identifiable`` and ``note`` an
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -48,8 +48,9 @@ class Estimate:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Estimate:
-        """The inverse of :func:`dataclasses.asdict`."""
-        return cls(**data)
+        """The inverse of :func:`dataclasses.asdict`; ``null`` means an infinite end."""
+        infinite: dict[str, Any] = {"value": math.inf, "low": -math.inf, "high": math.inf}
+        return cls(**{key: infinite[key] if value is None else value for key, value in data.items()})
 
     def describe(self) -> str:
         """The value with its interval, e.g. ``489 [430, 560]``."""
@@ -79,6 +80,10 @@ class TaskConstants:
         critical_sharpness: 2/eta_c along the update that the optimizer makes at x_0.
         noise_curvature: E[xi^T H xi]/sigma_i^2 with xi the gradient noise.
         drift_curvature: curvature of F_i along its own mean gradient.
+        noise_scale: sigma_i^2/||grad F_i||^2, in samples; ``high`` is infinite where the gradient may be 0.
+        initial_gap: upper bound of F(x_0) - F*, on the validation samples.
+        progress_rate: <grad F_i, grad F>/initial_gap, the first fall of risk i per unit of common progress.
+        failures: field name -> why it could not be measured, with the next step.
     """
 
     initial_risk: Estimate
@@ -94,11 +99,15 @@ class TaskConstants:
     critical_sharpness: Estimate | None = None
     noise_curvature: Estimate | None = None
     drift_curvature: Estimate | None = None
+    noise_scale: Estimate | None = None
+    initial_gap: Estimate | None = None
+    progress_rate: Estimate | None = None
+    failures: dict[str, str] = field(default_factory=dict)
 
     def measured(self) -> dict[str, Estimate]:
         """The fields that were measured, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Estimate)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +139,15 @@ class Constants:
         names = list(self.tasks)
         if not names:
             raise ValueError("tasks={} must name at least one task; measure the constants of a task first")
-        for field in ("num_samples", "num_classes"):
-            if list(getattr(self, field)) != names:
-                raise ValueError(f"{field} names {list(getattr(self, field))}, not the tasks {names}; use one order")
-        for field in ("gradient_gram", "relative_sharpness"):
-            matrix = getattr(self, field)
+        for attribute in ("num_samples", "num_classes"):
+            if list(getattr(self, attribute)) != names:
+                raise ValueError(
+                    f"{attribute} names {list(getattr(self, attribute))}, not the tasks {names}; use one order"
+                )
+        for attribute in ("gradient_gram", "relative_sharpness"):
+            matrix = getattr(self, attribute)
             if matrix is not None and [len(row) for row in matrix] != [len(names)] * len(names):
-                raise ValueError(f"{field} must be {len(names)} x {len(names)}; one row and column a task")
+                raise ValueError(f"{attribute} must be {len(names)} x {len(names)}; one row and column a task")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,15 +155,17 @@ class Constants:
         return tuple(self.tasks)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``constants.json``."""
-        return asdict(self)
+        """Plain values, for ``constants.json``; an infinite end of an interval becomes ``null``."""
+        return _without_infinity(asdict(self))  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Constants:
         """The inverse of :meth:`to_json`."""
         tasks = {name: _task_from_json(values) for name, values in data["tasks"].items()}
         matrices: dict[str, Matrix | None] = {
-            key: None if data.get(key) is None else tuple(tuple(Estimate(**cell) for cell in row) for row in data[key])
+            key: None
+            if data.get(key) is None
+            else tuple(tuple(Estimate.from_json(cell) for cell in row) for row in data[key])
             for key in ("gradient_gram", "relative_sharpness")
         }
         goal = data.get("goal_top_curvature")
@@ -161,12 +174,28 @@ class Constants:
             num_samples=dict(data["num_samples"]),
             num_classes=dict(data["num_classes"]),
             num_parameters=int(data["num_parameters"]),
-            goal_top_curvature=None if goal is None else Estimate(**goal),
+            goal_top_curvature=None if goal is None else Estimate.from_json(goal),
             cost=float(data.get("cost", 0.0)),
             **matrices,
         )
 
 
+def _matrix_from_json(rows: list[list[dict[str, Any]]]) -> Matrix:
+    return tuple(tuple(Estimate.from_json(cell) for cell in row) for row in rows)
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_infinity(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinity(item) for item in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
 def _task_from_json(values: dict[str, Any]) -> TaskConstants:
-    estimates: dict[str, Any] = {key: None if cell is None else Estimate(**cell) for key, cell in values.items()}
-    return TaskConstants(**estimates)
+    values = dict(values)
+    failures = dict(values.pop("failures", {}))
+    estimates: dict[str, Any] = {
+        key: None if cell is None else Estimate.from_json(cell) for key, cell in values.items()
+    }
+    return TaskConstants(**estimates, failures=failures)

@@ -1,0 +1,161 @@
+r"""Gradient rows of one task, and the few numbers that every gradient statistic is computed from.
+
+Rows are gradients g_z = grad l(x; z) [D] of single samples, or mean gradients of small batches, whose covariance is
+Sigma / samples_per_row.  They are streamed and dropped; what stays of m rows is
+
+    mean      g = (1/m) sum_z g_z                  [D], exact
+    norms     ||g_z||^2                            [m], exact
+    sketches  S g_z with E <Sa, Sb> = <a, b>       [m, q], q = 4096 buckets of a CountSketch (Charikar, Chen &
+                                                   Farach-Colton 2002), one map for all tasks; S = identity for D <= q
+
+Point estimates use mean and norms; sketches serve intervals alone (relative error of a squared length 2.2 %), so that
+resampling costs no further gradient and memory does not grow with D times m.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from estimators.outcomes import GradientNotFinite, require_samples
+from estimators.tasks import Split
+
+SKETCH_SIZE = 4096
+SKETCH_SEED = 20_161  # one map for all tasks, else their sketches could not be compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GradientRows:
+    """Gradient rows of one task at one point.
+
+    Attributes:
+        mean: mean gradient [D].
+        squared_norms: ||row||^2 [m], float64.
+        sketches: sketched rows [m, q], float32 on the CPU; exact rows if ``exact``.
+        exact: whether sketches are the rows themselves.
+        samples_per_row: 1, or the batch size of the two-batch fallback.
+        population: samples of the split that the rows were drawn from without replacement.
+        note: how the rows were made, where it was not ``vmap(grad)``.
+    """
+
+    mean: Tensor
+    squared_norms: NDArray[np.float64]
+    sketches: Tensor
+    exact: bool
+    samples_per_row: int = 1
+    population: int
+    note: str = ""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows m."""
+        return len(self.squared_norms)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples behind the rows."""
+        return self.num_rows * self.samples_per_row
+
+    @property
+    def sampling_factor(self) -> float:
+        """f/m with Cov(mean) = (f/m) Cov(row); f = 1 - m/population corrects for draws without replacement."""
+        return max(0.0, 1.0 - self.num_samples / self.population) / self.num_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GradientMeasurement:
+    """Gradients of one task at one point.
+
+    Attributes:
+        single: per-sample rows; ``None`` where samples cannot be separated.
+        batched: mean gradients of batches of ``samples_per_row``, over all samples; ``None`` below two batches.
+        further: the same over the samples that have no row of their own in ``single``; ``None`` below two batches.
+        note: how they were made, where it was not ``vmap(grad)``.
+    """
+
+    single: GradientRows | None
+    batched: GradientRows | None
+    further: GradientRows | None = None
+    note: str = ""
+
+    @property
+    def best(self) -> GradientRows:
+        """The rows over most samples, for means and their noise."""
+        if self.batched is not None and (self.single is None or self.batched.num_samples > self.single.num_samples):
+            return self.batched
+        if self.single is None:
+            raise ValueError("measurement holds no rows; measure at least one sample")
+        return self.single
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that were measured."""
+        return self.best.num_samples
+
+
+def draw_samples(split: Split, count: int, seed: int, *, device: torch.device) -> Split:
+    """``count`` samples of a split without replacement (all of them if it holds fewer), moved to ``device``."""
+    if count >= len(split):
+        return split.to(device)
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count]
+    return Split(inputs=split.inputs[chosen].to(device), labels=split.labels[chosen].to(device))
+
+
+class RowCollector:
+    """Running mean, norms and sketches of rows."""
+
+    def __init__(self, weights: Tensor, sketch: Sketch) -> None:
+        self.total, self.sketch = torch.zeros_like(weights), sketch
+        self.norms: list[Tensor] = []
+        self.sketches: list[Tensor] = []
+        self.count = 0
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows [c, D]."""
+        if not bool(torch.isfinite(rows).all()):
+            raise GradientNotFinite(
+                "gradients: NaN or infinite although the losses are finite; look for square roots or logarithms of zero"
+            )
+        self.count += len(rows)
+        self.total += rows.sum(0)
+        self.norms.append(torch.linalg.vector_norm(rows, dim=1).double().square().cpu())
+        self.sketches.append(self.sketch(rows))
+
+    def rows(self, samples_per_row: int, population: int, note: str) -> GradientRows:
+        """What was collected."""
+        require_samples(self.count * samples_per_row, 1, "a gradient")
+        return GradientRows(
+            mean=self.total / self.count,
+            squared_norms=torch.cat(self.norms).numpy(),
+            sketches=torch.cat(self.sketches),
+            exact=self.sketch.exact,
+            samples_per_row=samples_per_row,
+            population=population,
+            note=note,
+        )
+
+
+class Sketch:
+    """CountSketch of rows [c, D] -> [c, q], or the identity."""
+
+    def __init__(self, dim: int) -> None:
+        self.exact = dim <= SKETCH_SIZE
+        if not self.exact:
+            generator = torch.Generator().manual_seed(SKETCH_SEED)
+            self.bucket = torch.randint(SKETCH_SIZE, (dim,), generator=generator)
+            self.sign = torch.randint(0, 2, (dim,), generator=generator, dtype=torch.int8) * 2 - 1
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Sketches [c, q] of rows [c, D], on the CPU."""
+        if self.exact:
+            return rows.detach().cpu().clone()
+        if self.bucket.device != rows.device:
+            self.bucket, self.sign = self.bucket.to(rows.device), self.sign.to(rows.device)
+        out = rows.new_zeros(len(rows), SKETCH_SIZE)
+        for row, place in zip(rows, out, strict=True):  # row by row: no second copy of the chunk
+            place.index_add_(0, self.bucket, row * self.sign)
+        return out.cpu()

@@ -51,10 +51,11 @@ class Fit:
     num_values: int
 
     def draws(self, count: int, generator: np.random.Generator) -> FloatArray:
-        """Posterior draws [count, kinds, 1 + N]."""
+        """Posterior draws [count, kinds, 1 + N], in pairs mirrored at the maximum."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
-        normal = generator.standard_normal((count, self.theta.size))
+        half = generator.standard_normal((-(-count // 2), self.theta.size))
+        normal = np.concatenate([half, -half])[:count]
         return np.asarray((self.theta.ravel() + normal @ root.T).reshape(count, *self.theta.shape))
 
     def to_json(self) -> dict[str, Any]:
@@ -137,28 +138,30 @@ def _fit(
     shape = (len(KINDS), 1 + len(names))
     ratio = np.array([PRIORS[kind].task_width / PRIORS[kind].width for kind in KINDS])
 
+    count = target.values.size
+    bumps = np.zeros((shape[0], *shape))
+    bumps[np.arange(shape[0]), np.arange(shape[0]), 0] = 1e-4
+
     def misfit(theta: FloatArray) -> FloatArray:
-        risk, _ = task_risk({family: unpack(theta.reshape(shape), family)}, moves, scales, cosines)
+        """[M, N], or [S, M, N] for S parameter sets."""
+        risk, _ = task_risk({family: unpack(theta, family)}, moves, scales, cosines)
         return np.asarray((np.log(risk / scales.initial_risk) - target.values) * target.weight)
 
     def residuals(theta: FloatArray) -> FloatArray:
-        return np.concatenate([misfit(theta).ravel(), theta])
+        return np.concatenate([misfit(theta.reshape(shape)).ravel(), theta])
 
     def jacobian(theta: FloatArray) -> FloatArray:
-        here = misfit(theta)
-        count = here.size
+        here = theta.reshape(shape)
+        slopes = (misfit(here + bumps) - misfit(here)) / 1e-4
         out = np.zeros((count + theta.size, theta.size))
         for k in range(shape[0]):
-            moved = theta.reshape(shape).copy()
-            moved[k, 0] += 1e-4
-            slope = (misfit(moved.ravel()) - here) / 1e-4
-            out[:count, k * shape[1]] = slope.ravel()
+            out[:count, k * shape[1]] = slopes[k].ravel()
             for j in range(len(names)):
-                out[j : count : len(names), k * shape[1] + 1 + j] = slope[:, j] * ratio[k]
+                out[j : count : len(names), k * shape[1] + 1 + j] = slopes[k][:, j] * ratio[k]
         out[count:] = np.eye(theta.size)
         return out
 
-    solution = least_squares(residuals, np.zeros(shape[0] * shape[1]), jac=jacobian, max_nfev=80)
+    solution = least_squares(residuals, np.zeros(shape[0] * shape[1]), jac=jacobian, max_nfev=60, ftol=1e-5, xtol=1e-5)
     slopes = np.asarray(solution.jac)
     return Fit(
         theta=solution.x.reshape(shape),

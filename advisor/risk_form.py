@@ -31,7 +31,7 @@ from advisor.exposure import FAMILIES, Exposure, TaskScales
 from advisor.plan import FloatArray
 
 TERMS = ("progress", "heterogeneity", "interference", "noise", "collapse", "generalisation")
-FLOOR_SOFTNESS = 0.03  # nats: how sharply the risk bends before its floor
+FLOOR_SOFTNESS = 0.04  # of what can be gained: how sharply the risk bends before its floor
 RISK_CEILING = 10.0  # nats: interference saturates about here (networks thrown far off: 4-10)
 EDGE_SOFTNESS = 0.3  # in e L / 2
 
@@ -103,10 +103,14 @@ def prior_parameters(family: int) -> FloatArray:
 
 
 def unpack(theta: FloatArray, family: int) -> FloatArray:
-    """Standardised parameters [kinds, 1 + N] (shared first) -> transformed parameters [kinds, N]."""
+    """Standardised parameters [..., kinds, 1 + N] (shared first) -> transformed parameters [kinds, ..., N].
+
+    S sets of them come out as [kinds, S, 1, N], ready to meet plans [M, N].
+    """
     width = np.array([[PRIORS[kind].width] for kind in KINDS])
     own = np.array([[PRIORS[kind].task_width] for kind in KINDS])
-    return np.asarray(prior_parameters(family) + width * theta[:, :1] + own * theta[:, 1:])
+    values = prior_parameters(family) + width * theta[..., :1] + own * theta[..., 1:]
+    return values if theta.ndim == 2 else np.moveaxis(values, 0, 1)[:, :, None, :]
 
 
 def task_risk(
@@ -115,12 +119,14 @@ def task_risk(
     """Risks [M, N] and their terms, r0 + sum of terms = risk.
 
     Args:
-        parameters: family -> transformed parameters [kinds, N].
+        parameters: family -> transformed parameters [kinds, N], or [kinds, S, 1, N] for S sets of them at once, which
+            gives risks [S, M, N].
         moves: the plans.
         scales: constants of the tasks.
         cosines: [N, N] between the experts' drifts.
     """
-    shape = moves.drift.shape
+    sets = next(iter(parameters.values())).shape[1:-2]
+    shape = (*sets, *moves.drift.shape)
     progress, help_, floor, steep = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.ones(shape)
     parts = {name: np.zeros(shape) for name in ("interference", "noise", "collapse", "generalisation")}
     off = cosines - np.eye(len(cosines))
@@ -129,7 +135,7 @@ def task_risk(
     for family, values in parameters.items():
         mask = moves.exposure.family == family
         if mask.any():
-            p = natural[family] = {k: v if k in PLAIN else np.exp(v) for k, v in zip(KINDS, values, strict=True)}
+            p = natural[family] = natural_parameters(values)
             others += p["help"] * (np.where(mask, moves.linear * moves.drift, 0.0) @ off)
     for family, p in natural.items():
         mask = moves.exposure.family == family
@@ -148,11 +154,17 @@ def task_risk(
     bent = bent / (1 + bent / RISK_CEILING)
     share = bent / np.maximum(total, 1e-300)
     plain = scales.initial_risk - progress + help_ + bent
-    risk = floor + FLOOR_SOFTNESS * np.logaddexp(0.0, (plain - floor) / FLOOR_SOFTNESS)
+    softness = FLOOR_SOFTNESS * (scales.initial_risk - floor)
+    risk = floor + softness * np.logaddexp(0.0, (plain - floor) / softness)
     terms = {name: value * share for name, value in parts.items()}
     terms["heterogeneity"] = help_
     terms["progress"] = risk - scales.initial_risk - help_ - bent
     return risk, {name: terms[name] for name in TERMS}
+
+
+def natural_parameters(values: FloatArray) -> dict[str, FloatArray]:
+    """Transformed parameters [kinds, ..., N] -> kind -> values in their own units [..., N]."""
+    return {k: v if k in PLAIN else np.exp(v) for k, v in zip(KINDS, values, strict=True)}
 
 
 def saturate(pull: FloatArray, tail: FloatArray) -> FloatArray:
@@ -171,29 +183,34 @@ def _interference(
     exposure = moves.exposure
     square = np.where(mask, moves.square, 0.0)
     squared = square**2
-    reach = square * moves.drift * (1 + exposure.time / p["bending_time"][0]) ** (-0.5 * p["bending"][0])
-    directed = np.einsum("mi,mi->m", reach @ cosines, reach)
-    heat = squared * exposure.temperature * exposure.anneal * (32 / exposure.batch_size) ** p["noise_batch"][0]
-    heat = heat * (1 + exposure.time / p["healing_time"][0]) ** -p["healing"][0]
-    filled = np.stack(
-        [(heat * (1 - 1 / (1 + 2 * rate * exposure.time))).sum(axis=1) for rate in p["noise_rate"]], axis=1
-    )
+    bend = (1 + exposure.time / first(p["bending_time"])) ** (-0.5 * first(p["bending"]))
+    reach = square * moves.drift * bend
+    directed = np.sum((reach @ cosines) * reach, axis=-1, keepdims=True)
+    heat = squared * exposure.temperature * exposure.anneal * (32 / exposure.batch_size) ** first(p["noise_batch"])
+    heat = heat * (1 + exposure.time / first(p["healing_time"])) ** -first(p["healing"])
+    rate, time = p["noise_rate"][..., None, :], exposure.time[..., None]
+    filled = np.sum(heat[..., None] * (1 - 1 / (1 + 2 * rate * time)), axis=-2)  # [..., M, experts, tasks] -> tasks
     beyond = edge_excess(p, exposure, scales)
-    beyond = beyond * (1 + exposure.steps / (10 * (1 + beyond))) ** -p["collapse_healing"][0]
+    beyond = beyond * (1 + exposure.steps / (10 * (1 + beyond))) ** -first(p["collapse_healing"])
     rate = p["overfitting_rate"]
     sampled = scales.gradient_variance / exposure.num_samples * np.log1p(rate * exposure.time) / rate
     return {
-        "interference": 0.5 * p["drift_curvature"] * directed[:, None],
-        "noise": p["noise"] * filled + 0.5 * p["walk_curvature"] * (squared * moves.walk).sum(axis=1)[:, None],
-        "collapse": p["collapse"] * (squared * beyond).sum(axis=1)[:, None],
+        "interference": 0.5 * p["drift_curvature"] * directed,
+        "noise": p["noise"] * filled + 0.5 * p["walk_curvature"] * np.sum(squared * moves.walk, axis=-1, keepdims=True),
+        "collapse": p["collapse"] * np.sum(squared * beyond, axis=-1, keepdims=True),
         "generalisation": p["overfitting"] * np.where(mask, moves.linear, 0.0) * sampled,
     }
 
 
+def first(values: FloatArray) -> FloatArray:
+    """The first task's value, kept as an axis: for parameters that tasks share."""
+    return values[..., :1]
+
+
 def edge_excess(p: dict[str, FloatArray], exposure: Exposure, scales: TaskScales) -> FloatArray:
     """B_i: how far each expert is beyond the stability edge, squared, [M, N]."""
-    curvature = scales.curvature * (1 + p["sample_edge"][0] / exposure.batch_size)
-    ratio = exposure.rate * curvature / 2 * p["edge"][0]
+    curvature = scales.curvature * (1 + first(p["sample_edge"]) / exposure.batch_size)
+    ratio = exposure.rate * curvature / 2 * first(p["edge"])
     return np.asarray((EDGE_SOFTNESS * np.logaddexp(0.0, (ratio - 1) / EDGE_SOFTNESS)) ** 2)
 
 

@@ -18,27 +18,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from advisor.displacement_law import DisplacementLaw
+from advisor.elasticities import local_exponents, neighbours
 from advisor.exposure import FAMILIES, Exposure, TaskScales
 from advisor.observations import ProbeData
 from advisor.plan import FloatArray, Plan, PlanTable
 from advisor.probe_checks import ContradictoryProbes, ProbesDiverged, TooFewProbes, check_probes
 from advisor.risk_fit import Fit, fit_families, fit_methods
 from advisor.risk_form import KINDS, Moves, family_index, task_risk, unpack
-from advisor.risk_prediction import RiskPrediction, distance_beyond, probed_ranges
+from advisor.risk_prediction import RiskPrediction, distance_beyond, interval, probed_ranges
 from estimators.constants import Constants
 from estimators.recipe import Optimizer, Recipe
 
 __all__ = ["ContradictoryProbes", "ProbesDiverged", "RiskModel", "RiskPrediction", "TooFewProbes"]
 
 MODEL_VERSION = 1
-NUM_DRAWS = 64  # posterior draws behind an interval
-# Scatter of the form in log risk: at the probes, and for each log unit beyond them (development suites).
-SCATTER = 0.02
-SCATTER_GROWTH = 0.015
-SCATTER_EXCESS = 0.25  # share of log(risk/initial risk) above 0, where the form is coarse
+NUM_DRAWS = 32  # posterior draws behind an interval
+DRAWN_CELLS = 200_000  # risks evaluated at once when drawing
 
 
 class RiskModel:
@@ -142,43 +139,13 @@ class RiskModel:
         return value, min(float(low), value), max(float(high), value)
 
     def elasticities(self, plan: Plan, *, step: float = 0.05) -> dict[str, tuple[float, float, float]]:
-        """Local exponents d log goal / d log knob at a plan, (value, low, high), all else held fixed.
-
-        Knobs: ``learning_rate``, ``batch_size``, ``steps``, ``num_samples`` and ``coefficients`` of all tasks together.
-        ``num_tasks`` is the relative change of the mean risk of the merged tasks when one more of them joins (each task
-        left out in turn), at fixed coefficients; it is there if at least two tasks are merged.
-        """
+        """Local exponents d log goal / d log knob at a plan, (value, low, high): see ``advisor.elasticities``."""
         self._check_fitted()
-        base = self._table([plan])
-        knobs = ("learning_rate", "batch_size", "steps", "num_samples", "coefficients")
-        tables = [_scaled(base, knob, sign * step) for knob in knobs for sign in (1, -1)]
-        table = _stack([base, *tables, *_left_out(base)])
-        moves = self._moves(Exposure.of(table, self.scales_), table.method)
-        draws = self._draws()
-        count = NUM_DRAWS
-
-        def exponents(parameters: dict[int, FloatArray]) -> dict[str, float]:
-            risk, _ = task_risk(parameters, moves, self.scales_, self.cosines_)
-            goal = np.log(risk @ self.weights_)
-            out = {knob: float((goal[1 + 2 * k] - goal[2 + 2 * k]) / (2 * step)) for k, knob in enumerate(knobs)}
-            joined = np.flatnonzero(moves.linear[0] > 0)
-            if len(joined) > 1:
-                rest = np.log(risk[1 + 2 * len(knobs) :])
-                change = [
-                    (np.log(risk[0, [k for k in joined if k != i]]) - rest[row, [k for k in joined if k != i]]).mean()
-                    for row, i in enumerate(joined)
-                ]
-                out["num_tasks"] = float(np.mean(change) / np.log(len(joined) / (len(joined) - 1)))
-            return out
-
-        value = exponents(self._parameters())
-        samples = [exponents({f: unpack(draws[f][s], f) for f in draws}) for s in range(count)]
-        tail = 50 * (1 - self.level)
-        out = {}
-        for knob, centre in value.items():
-            low, high = np.percentile([sample[knob] for sample in samples], [tail, 100 - tail])
-            out[knob] = (centre, min(float(low), centre), max(float(high), centre))
-        return out
+        table = neighbours(self._table([plan]), step)
+        samples, _ = self._sampled(self._moves(Exposure.of(table, self.scales_), table.method))
+        centre = self.predict(table).task_risk
+        merged = np.flatnonzero(self._exposure([plan]).coefficients[0] > 0)
+        return local_exponents(centre, samples, self.weights_, merged, step, self.level)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values of the fitted model."""
@@ -264,29 +231,32 @@ class RiskModel:
         generator = np.random.default_rng(self.seed)
         return {family: fit.draws(NUM_DRAWS, generator) for family, fit in self.fits_.items()}
 
+    def _sampled(self, moves: Moves) -> tuple[FloatArray, FloatArray]:
+        """Risks [S, M, N] and goals [S, M] under posterior draws, a few draws at a time."""
+        draws = self._draws()
+        chunk = max(1, DRAWN_CELLS // moves.drift.size)
+        parts = [
+            task_risk(
+                {family: unpack(theta[start : start + chunk], family) for family, theta in draws.items()},
+                moves,
+                self.scales_,
+                self.cosines_,
+            )[0]
+            for start in range(0, NUM_DRAWS, chunk)
+        ]
+        samples = np.concatenate(parts)
+        return samples, samples @ self.weights_
+
     def _intervals(
         self, moves: Moves, risk: FloatArray, extrapolation: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Interval ends of tasks and goal: parameter draws and the form's own scatter, in log risk."""
-        draws = self._draws()
-        samples = np.stack(
-            [
-                task_risk({f: unpack(draws[f][s], f) for f in draws}, moves, self.scales_, self.cosines_)[0]
-                for s in range(NUM_DRAWS)
-            ]
+        samples, goals = self._sampled(moves)
+        tasks = interval(samples, risk, self.scales_.initial_risk, extrapolation[:, None], self.level)
+        goal = interval(
+            goals, risk @ self.weights_, self.scales_.initial_risk @ self.weights_, extrapolation, self.level
         )
-        goal = risk @ self.weights_
-        scale = float(norm.ppf(0.5 + self.level / 2))
-        ends = []
-        for values, centre in ((samples, risk), (samples @ self.weights_, goal)):
-            initial = self.scales_.initial_risk if centre.ndim == 2 else self.scales_.initial_risk @ self.weights_
-            beyond = extrapolation[:, None] if centre.ndim == 2 else extrapolation
-            excess = np.maximum(np.log(centre / initial), 0.0)
-            own = SCATTER + SCATTER_GROWTH * beyond + SCATTER_EXCESS * excess
-            spread = np.sqrt(np.mean((np.log(values) - np.log(centre)) ** 2, axis=0))
-            half = scale * np.sqrt(spread**2 + own**2)
-            ends += [centre * np.exp(-half), centre * np.exp(half)]
-        return ends[0], ends[1], ends[2], ends[3]
+        return *tasks, *goal
 
 
 def _weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> FloatArray:
@@ -298,29 +268,3 @@ def _weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> Float
     if not (np.all(values >= 0) and np.isfinite(values).all() and values.sum() > 0):
         raise ValueError(f"task_weights={dict(weights)} must be at least 0, finite and not all 0; change them")
     return np.asarray(values / values.sum())
-
-
-_COLUMNS = ("learning_rate", "batch_size", "steps", "optimizer", "momentum", "schedule", "num_samples", "coefficients")
-
-
-def _scaled(table: PlanTable, knob: str, log_factor: float) -> PlanTable:
-    """The table with one knob of every expert multiplied by exp(log_factor)."""
-    columns: dict[str, Any] = {name: getattr(table, name) for name in _COLUMNS}
-    columns[knob] = columns[knob] * np.exp(log_factor)
-    return PlanTable(names=table.names, method=table.method, **columns)
-
-
-def _left_out(table: PlanTable) -> list[PlanTable]:
-    """One table for each merged task of the first plan, that task left out."""
-    tables = []
-    for column in np.flatnonzero(table.coefficients[0] > 0):
-        columns: dict[str, Any] = {name: getattr(table, name) for name in _COLUMNS}
-        columns["coefficients"] = columns["coefficients"].copy()
-        columns["coefficients"][:, column] = 0.0
-        tables.append(PlanTable(names=table.names, method=table.method, **columns))
-    return tables
-
-
-def _stack(tables: Sequence[PlanTable]) -> PlanTable:
-    columns: dict[str, Any] = {name: np.concatenate([getattr(table, name) for table in tables]) for name in _COLUMNS}
-    return PlanTable(names=tables[0].names, method=tuple(name for table in tables for name in table.method), **columns)

@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
 
 from advisor.exposure import FAMILIES, Exposure
 from advisor.plan import FloatArray
+
+# Scatter of the form itself in log risk (development suites): at the probes, and for each log unit beyond them.
+SCATTER = 0.02
+SCATTER_GROWTH = 0.015
+SCATTER_EXCESS = 0.25  # share of log(risk/initial risk) above 0, where the form is coarse
 
 # Knobs whose range the probes cover: effective rate, batch size, steps, coefficient.
 KNOBS = ("rate", "batch_size", "steps", "coefficients")
@@ -81,3 +87,22 @@ def distance_beyond(exposure: Exposure, ranges: FloatArray) -> FloatArray:
             total += (np.maximum(values - ranges[family, k, 1], 0.0) + below) ** 2
         out = np.where(mask, np.sqrt(total), out)
     return np.asarray(out.max(axis=1))
+
+
+def interval(
+    samples: FloatArray, centre: FloatArray, initial: FloatArray, beyond: FloatArray, level: float
+) -> tuple[FloatArray, FloatArray]:
+    """Ends of predictive intervals around ``centre``: posterior draws and the form's scatter, normal in log risk.
+
+    Args:
+        samples: [S, ...] risks under posterior draws.
+        centre: [...] predicted risks.
+        initial: risks of x_0, broadcast against ``centre``.
+        beyond: distance beyond the probes, broadcast against ``centre``.
+        level: nominal coverage.
+    """
+    spread = np.sqrt(np.mean((np.log(samples) - np.log(centre)) ** 2, axis=0))
+    excess = np.maximum(np.log(centre / initial), 0.0)
+    own = SCATTER + SCATTER_GROWTH * beyond + SCATTER_EXCESS * excess
+    half = float(norm.ppf(0.5 + level / 2)) * np.sqrt(spread**2 + own**2)
+    return np.asarray(centre * np.exp(-half)), np.asarray(centre * np.exp(half))

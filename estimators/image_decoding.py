@@ -32,7 +32,11 @@ def open_image(path: Path) -> Image.Image:
             image = Image.open(path)
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         raise UnreadableImage(_reason(error)) from None
-    check_size(image)
+    try:
+        check_size(image)
+    except UnreadableImage:
+        image.close()
+        raise
     return image
 
 

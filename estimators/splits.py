@@ -102,20 +102,22 @@ def split_catalogue(
 def apportion(counts: Sequence[int], total: int) -> list[int]:
     """Divide ``total`` over cells in proportion to their counts, at least one each, never more than there are.
 
-    Largest remainders (Hamilton's method) after one for each cell.
+    Whole shares first, then the largest remainders (Hamilton's method).
 
     >>> apportion([70, 20, 10], 10)
     [7, 2, 1]
     >>> apportion([1000, 1, 1], 4)
     [2, 1, 1]
     """
-    available = np.array(counts, dtype=np.float64) - 1
-    extra = min(float(total - len(counts)), float(available.sum()))
-    exact = extra * available / max(available.sum(), 1.0)
-    whole = np.floor(exact)
-    order = np.argsort(whole - exact, kind="stable")
-    whole[order[: round(extra - whole.sum())]] += 1
-    return [1 + int(value) for value in whole]
+    available = np.array(counts)
+    total = min(total, int(available.sum()))
+    exact = total * available / available.sum()
+    sizes = np.clip(np.floor(exact), 1, available).astype(np.int64)
+    while sizes.sum() < total:
+        sizes[np.where(sizes < available, exact - sizes, -np.inf).argmax()] += 1
+    while sizes.sum() > total:
+        sizes[np.where(sizes > 1, exact - sizes, np.inf).argmin()] -= 1
+    return [int(size) for size in sizes]
 
 
 def data_path(run: Path, task: str, side: str) -> Path:
@@ -152,7 +154,7 @@ def load_split(run: Path, task: str, side: str, *, sha256: str) -> Split:
     """
     if side not in ("train", "validation"):
         raise ValueError(f"side={side!r} must be train or validation; test data are opened by validation alone")
-    return _read(run, task, side, sha256)
+    return _read_split(run, task, side, sha256)
 
 
 def open_test(run: Path, task: str, *, reader: str) -> Split:
@@ -169,12 +171,12 @@ def open_test(run: Path, task: str, *, reader: str) -> Split:
     if task not in records:
         raise ValueError(f"task={task!r} is not in this run; its tasks are {', '.join(records)}")
     sha256 = records[task]["sha256"]["test"]
-    split = _read(run, task, "test", sha256)
+    split = _read_split(run, task, "test", sha256)
     append_json_line(run / OPENINGS_FILE, {"task": task, "reader": reader, "samples": len(split), "sha256": sha256})
     return split
 
 
-def _read(run: Path, task: str, side: str, sha256: str) -> Split:
+def _read_split(run: Path, task: str, side: str, sha256: str) -> Split:
     path = data_path(run, task, side)
     try:
         data = path.read_bytes()

@@ -1,0 +1,132 @@
+"""What probes left behind: loss and displacement step by step, and the risks of their merges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from advisor.figures.style import DASHES, INITIAL, MEASURED, PALETTE, RISK, Drawn, finite, look, plain, styled
+from advisor.observations import DisplacementTrace, MergeObservation
+
+MAX_POINTS = 120  # of a trace; more cannot be seen and make pages slow
+
+
+def probe_traces(traces: Sequence[DisplacementTrace]) -> Drawn:
+    """Training loss and distance from x0 at each step of each run; a colour a task, a dash a recipe."""
+    if not traces:
+        raise ValueError("traces=[] must hold at least one run; probe first")
+    tasks = list(dict.fromkeys(trace.task for trace in traces))
+    recipes = list(dict.fromkeys(trace.recipe.describe() for trace in traces))
+    figure = make_subplots(
+        rows=1, cols=2, subplot_titles=("mini-batch loss", "distance from x₀"), horizontal_spacing=0.12
+    )
+    shown: set[str] = set()
+    for trace in traces:
+        keep = _thinned(len(trace.steps))
+        steps = [int(trace.steps[k]) for k in keep]
+        losses = [float(trace.losses[k]) for k in keep]
+        moved = [math.sqrt(float(trace.squared_displacements[k])) for k in keep]
+        index = tasks.index(trace.task)
+        line = {
+            "color": PALETTE[index % len(PALETTE)],
+            "dash": DASHES[recipes.index(trace.recipe.describe()) % len(DASHES)],
+        }
+        for column, values in ((1, losses), (2, moved)):
+            figure.add_scatter(
+                x=steps,
+                y=finite(values),
+                mode="lines+markers",
+                marker={"symbol": look(index).marker, "size": 5, "maxdisplayed": 6},
+                line={**line, "width": 1.4},
+                name=plain(trace.task),
+                legendgroup=trace.task,
+                showlegend=column == 1 and trace.task not in shown,
+                hovertext=plain(f"{trace.task}: {trace.recipe.describe()}"),
+                row=1,
+                col=column,
+            )
+        shown.add(trace.task)
+        _mark_divergence(figure, steps, losses)
+    styled(figure, title="Probes, step by step", x="step", y="")
+    figure.update_layout(margin={"t": 80})
+    figure.update_yaxes(title_text="loss (nats)", row=1, col=1)
+    figure.update_yaxes(title_text="‖x − x₀‖ (weight units)", row=1, col=2)
+    diverged = sum(_diverged(trace) for trace in traces)
+    return Drawn(
+        figure,
+        f"Lines of {len(traces)} probe runs on {len(tasks)} tasks ({', '.join(tasks)}) with {len(recipes)} recipes: "
+        f"training loss and distance from the pretrained weights at each step; {diverged} diverged.",
+    )
+
+
+def measured_merges(merges: Sequence[MergeObservation]) -> Drawn:
+    """Mean measured risk of every probe merge against its mean coefficient; a look for each recipe."""
+    finite_merges = [merge for merge in merges if not merge.diverged]
+    if not finite_merges:
+        raise ValueError(f"all {len(merges)} merges diverged or none was measured; probe with lower learning rates")
+    recipes: dict[str, list[MergeObservation]] = {}
+    for merge in finite_merges:
+        text = "; ".join(dict.fromkeys(recipe.describe() for recipe in merge.plan.recipes.values()))
+        recipes.setdefault(text, []).append(merge)
+    figure = go.Figure()
+    for index, (text, group) in enumerate(recipes.items()):
+        style = look(index)
+        points = sorted((_mean(m.plan.coefficients.values()), _mean(m.risks.values())) for m in group)
+        figure.add_scatter(
+            x=[x for x, _ in points],
+            y=[y for _, y in points],
+            mode="lines+markers",
+            name=plain(text),
+            line={"color": style.color, "dash": style.dash, "width": 1.3},
+            marker={"symbol": style.marker, "size": 8},
+        )
+    initial = _mean(finite_merges[0].initial_risks.values())
+    figure.add_hline(y=initial, line={"color": INITIAL, "dash": "dash"})
+    # annotations on a log axis are placed at the exponent
+    figure.add_annotation(
+        x=1, xref="paper", y=math.log10(initial), text="x₀", showarrow=False, xanchor="right", yshift=9
+    )
+    styled(figure, title="Measured merges of probes", x="merging coefficient λ (mean over tasks)", y="mean " + RISK)
+    figure.update_yaxes(type="log")
+    best = min(finite_merges, key=lambda merge: _mean(merge.risks.values()))
+    return Drawn(
+        figure,
+        f"Mean risk of {len(finite_merges)} probe merges against the coefficient, {len(merges) - len(finite_merges)} "
+        f"more diverged; lowest {_mean(best.risks.values()):.3f} at coefficient "
+        f"{_mean(best.plan.coefficients.values()):.3g}; the pretrained model has {initial:.3f}.",
+    )
+
+
+def _thinned(count: int) -> list[int]:
+    if count <= MAX_POINTS:
+        return list(range(count))
+    return sorted({round(k * (count - 1) / (MAX_POINTS - 1)) for k in range(MAX_POINTS)})
+
+
+def _diverged(trace: DisplacementTrace) -> bool:
+    return not (math.isfinite(float(trace.losses[-1])) and math.isfinite(float(trace.squared_displacements[-1])))
+
+
+def _mark_divergence(figure: go.Figure, steps: list[int], losses: list[float]) -> None:
+    last = next((k for k, loss in enumerate(losses) if not math.isfinite(loss)), None)
+    if last is None:
+        return
+    figure.add_scatter(
+        x=[steps[last]],
+        y=[losses[last - 1] if last else 0.0],
+        mode="markers+text",
+        text=["diverged"],
+        textposition="top center",
+        marker={"symbol": "x", "size": 12, "color": MEASURED},
+        showlegend=False,
+        row=1,
+        col=1,
+    )
+
+
+def _mean(values: object) -> float:
+    items = list(values)  # type: ignore[call-overload]
+    return float(sum(items) / len(items))

@@ -1,0 +1,131 @@
+"""The effective form: limits that are known, monotonicity, and its agreement with itself over parameter sets."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from advisor.displacement_law import DisplacementLaw
+from advisor.exposure import Exposure, TaskScales
+from advisor.plan import FloatArray, Plan, PlanTable
+from advisor.risk_form import KINDS, TERMS, Moves, edge_excess, natural_parameters, saturate, task_risk, unpack
+from estimators.recipe import Recipe
+from tests.advisor.quadratic_merges import QuadraticWorld
+
+WORLD = QuadraticWorld.drawn()
+SCALES = TaskScales.from_constants(WORLD.constants())
+ZERO = np.zeros((len(KINDS), 4))
+
+
+def moves_of(*plans: Plan) -> Moves:
+    exposure = Exposure.of(PlanTable.from_plans(plans, WORLD.constants().num_samples), SCALES)
+    v, u2 = DisplacementLaw.prior(3).parts(exposure, SCALES)
+    return Moves(
+        exposure=exposure,
+        linear=exposure.coefficients,
+        square=exposure.coefficients,
+        drift=np.sqrt(u2),
+        walk=v,
+    )
+
+
+def risk_of(*plans: Plan, theta: FloatArray = ZERO, cosines: FloatArray | None = None) -> FloatArray:
+    return task_risk(
+        {0: unpack(theta, 0), 1: unpack(theta, 1)},
+        moves_of(*plans),
+        SCALES,
+        SCALES.gradient_cosine if cosines is None else cosines,
+    )[0]
+
+
+def plan(coefficient: float = 0.3, **changes: object) -> Plan:
+    recipe = Recipe(learning_rate=0.005, batch_size=16, steps=100).replace(**changes)
+    return Plan.uniform(WORLD.names, recipe, coefficient)
+
+
+def test_small_moves_lower_the_risk_by_slope_times_gradient_times_drift() -> None:
+    lone = Plan(recipes={"a": Recipe(learning_rate=1e-6, batch_size=10**6, steps=10)}, coefficients={"a": 1.0})
+    slope = np.exp(unpack(ZERO, 0)[KINDS.index("slope"), 0])
+    _, terms = task_risk({0: unpack(ZERO, 0)}, moves_of(lone), SCALES, SCALES.gradient_cosine)
+    drift = moves_of(lone).drift[0, 0]
+    assert -terms["progress"][0, 0] == pytest.approx(slope * SCALES.gradient_norm[0] * drift, rel=0.02)
+
+
+def test_uphill_pull_is_linear_and_gains_never_exceed_all() -> None:
+    tail = np.array([0.7])
+    assert saturate(np.array([-3.0]), tail)[0] == -3.0
+    assert saturate(np.array([1e12]), tail)[0] <= 1.0
+    grid = saturate(np.linspace(-1, 5, 200), tail)
+    assert np.all(np.diff(grid) > 0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_far_coefficients_hurt_more_and_more(optimizer: str) -> None:
+    plans = [plan(c, optimizer=optimizer) for c in (2.0, 4.0, 8.0, 16.0)]
+    assert np.all(np.diff(risk_of(*plans), axis=0) > 0)
+
+
+def test_more_samples_never_hurt() -> None:
+    risks = [risk_of(plan(num_samples=n)) for n in (50, 500, 5000)]
+    assert np.all(risks[0] > risks[1])
+    assert np.all(risks[1] > risks[2])
+
+
+def test_larger_batches_have_less_noise() -> None:
+    _, small = task_risk({0: unpack(ZERO, 0)}, moves_of(plan(batch_size=2)), SCALES, SCALES.gradient_cosine)
+    _, large = task_risk({0: unpack(ZERO, 0)}, moves_of(plan(batch_size=64)), SCALES, SCALES.gradient_cosine)
+    assert np.all(large["noise"] < small["noise"])
+
+
+def test_agreeing_tasks_help_and_opposed_tasks_hurt() -> None:
+    apart = risk_of(plan(), cosines=np.eye(3))
+    agreeing = risk_of(plan(), cosines=np.full((3, 3), 0.1) + 0.9 * np.eye(3))
+    opposed = risk_of(plan(), cosines=np.full((3, 3), -0.1) + 1.1 * np.eye(3))
+    assert np.all(agreeing < apart)
+    assert np.all(opposed > apart)
+
+
+def test_the_edge_is_two_over_the_curvature_of_the_batch() -> None:
+    p = natural_parameters(unpack(ZERO, 0))
+    curvature = SCALES.curvature[0] * (1 + p["sample_edge"][0] / 16) * p["edge"][0]
+    exposure = moves_of(plan(learning_rate=float(20 / curvature)), plan(learning_rate=float(0.2 / curvature))).exposure
+    far, near = edge_excess(p, exposure, SCALES)[:, 0]
+    assert far == pytest.approx(81.0, rel=1e-6)  # (20/2 - 1)^2
+    assert near < 0.01
+
+
+def test_terms_have_fixed_names_and_add_up() -> None:
+    risk, terms = task_risk({0: unpack(ZERO, 0)}, moves_of(plan()), SCALES, SCALES.gradient_cosine)
+    assert tuple(terms) == TERMS
+    np.testing.assert_allclose(SCALES.initial_risk + sum(terms.values()), risk)
+
+
+def test_several_parameter_sets_at_once_equal_one_after_another() -> None:
+    theta = np.random.default_rng(0).standard_normal((5, len(KINDS), 4))
+    moves = moves_of(plan(), plan(1.0, learning_rate=0.05), plan(2.0, batch_size=2))
+    together = task_risk({0: unpack(theta, 0)}, moves, SCALES, SCALES.gradient_cosine)[0]
+    for s in range(5):
+        alone = task_risk({0: unpack(theta[s], 0)}, moves, SCALES, SCALES.gradient_cosine)[0]
+        np.testing.assert_allclose(together[s], alone, rtol=1e-12)
+
+
+def test_a_task_has_only_its_own_and_the_shared_parameters() -> None:
+    """What the fit's Jacobian rests on."""
+    bumped = ZERO.copy()
+    bumped[:, 2] = 0.5
+    changed = risk_of(plan(), theta=bumped) - risk_of(plan())
+    assert changed[0, 1] != 0
+    # Parameters that tasks share are read from the first task, whose own deviations are nearly pinned.
+    np.testing.assert_allclose(changed[0, [0, 2]], 0.0, atol=1e-12)
+
+
+def test_experts_of_two_families_are_each_judged_by_their_own() -> None:
+    sgd = Recipe(learning_rate=0.005, batch_size=16, steps=100)
+    adamw = Recipe(learning_rate=1e-4, batch_size=16, steps=100, optimizer="adamw")
+    mixed = Plan(recipes={"a": sgd, "b": adamw, "c": sgd}, coefficients=dict.fromkeys("abc", 0.3))
+    only = Plan(recipes={"a": sgd, "c": sgd}, coefficients=dict.fromkeys("ac", 0.3))
+    lone = dataclasses.replace(mixed, coefficients={"a": 0.3, "b": 0.0, "c": 0.3})
+    np.testing.assert_allclose(risk_of(lone), risk_of(only), rtol=1e-12)
+    assert risk_of(mixed)[0, 1] < risk_of(only)[0, 1]

@@ -36,6 +36,7 @@ Growth = Literal["general", "convex"]
 CHUNK = 8192  # experts at a time, so that the intermediate arrays stay in the cache
 LOG_SAFE = 150.0  # a root-mean-square length above e^150 gets its own unit: squares stay below 1e308
 STEEPEST = 1e50  # eta L beyond which eta^2 and the like would overflow
+LEAST_COEFFICIENT = 1e-30  # below it, but above 0, the square of lambda d could vanish beside a d without bound
 LN10 = math.log(10.0)
 
 
@@ -144,13 +145,7 @@ def worst_case(
         raise ValueError(f"form={form!r} must be 'refined' or 'paper'; choose one of them")
     if growth not in ("general", "convex"):
         raise ValueError(f"growth={growth!r} must be 'general' or 'convex'; choose one of them")
-    if plans.names != constants.names:
-        raise ValueError(f"plans name the tasks {plans.names}, constants {constants.names}; use the same in one order")
-    steepest = float(np.max(plans.learning_rate)) * constants.smoothness
-    if not steepest <= STEEPEST:
-        raise ValueError(
-            f"learning_rate * smoothness={steepest:.3g} must not exceed {STEEPEST:g}; no step of that length is meant"
-        )
+    _check_table(constants, plans)
     rows = max(1, CHUNK // len(plans.names))
     parts = [_terms(constants, _cut(plans, begin, begin + rows), form, growth) for begin in range(0, len(plans), rows)]
     if len(parts) == 1:
@@ -158,6 +153,22 @@ def worst_case(
     arrays = [field.name for field in dataclasses.fields(RiskTerms) if field.name != "initial_risk"]
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
     return RiskTerms(**joined, initial_risk=constants.goal_risk)
+
+
+def _check_table(constants: BoundConstants, plans: PlanTable) -> None:
+    if plans.names != constants.names:
+        raise ValueError(f"plans name the tasks {plans.names}, constants {constants.names}; use the same in one order")
+    steepest = float(np.max(plans.learning_rate)) * constants.smoothness
+    if not steepest <= STEEPEST:
+        raise ValueError(
+            f"learning_rate * smoothness={steepest:.3g} must not exceed {STEEPEST:g}; no step of that length is meant"
+        )
+    least = float(np.min(plans.coefficients, where=plans.coefficients != 0, initial=math.inf))
+    if not least >= LEAST_COEFFICIENT:
+        raise ValueError(
+            f"coefficient={least:.3g} must be 0 or at least {LEAST_COEFFICIENT:g}; the bound is proved for none "
+            "below 0, and 0 leaves a task out"
+        )
 
 
 def _cut(plans: PlanTable, begin: int, end: int) -> PlanTable:

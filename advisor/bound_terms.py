@@ -201,8 +201,9 @@ def drift_norm(
     """
     moved = coefficients * displacement
     others = moved.sum(axis=-1, keepdims=True) - moved
-    # lambda = 0 takes d_i itself, so that 0 * infinity never appears
-    lagging = np.where(coefficients > 0, np.abs(1 - coefficients) * displacement + coefficients * step_length, np.inf)
+    # where lambda = 0 the first form of own_i is d_i itself, and 0 * infinity must not appear
+    last = np.multiply(coefficients, step_length, out=np.full(coefficients.shape, np.inf), where=coefficients > 0)
+    lagging = np.abs(1 - coefficients) * displacement + last
     own = np.minimum(displacement + moved, lagging)
     return np.asarray(np.sqrt((share * (task_smoothness * (np.maximum(others, 0.0) + own)) ** 2).sum(axis=-1)))
 

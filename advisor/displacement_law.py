@@ -3,7 +3,7 @@ r"""How far an expert moves, as a law of its recipe: diffusion plus drift (``doc
 With T, V of ``advisor.exposure``, G = ||grad F_i(x_0)|| and nu = nu_0 G^2 / r_0,
 
     d^2 = v + u^2
-    v = a1 V / (1 + omega T)^gamma                  diffusion, slower once sharp directions are full
+    v = a1 V / (1 + omega T)^gamma                  diffusion, slower once sharp directions are full; in units of L/100
     u = a2 G ((1 + nu T)^beta - 1) / (beta nu)      drift; beta -> 0 is a logarithm
 
 a1, a2, nu_0, beta, omega, gamma are shared by tasks and fitted for each family of optimizers (SGD with momentum, and
@@ -111,7 +111,7 @@ def _law(theta: FloatArray, time: FloatArray, walk: FloatArray, scales: TaskScal
     nu = np.exp(nu) * scales.gradient_norm**2 / scales.initial_risk
     growth = np.expm1(beta * np.log1p(nu * time)) / (beta * nu)
     drift = np.exp(a2 + theta[6 : 6 + count]) * scales.gradient_norm * growth
-    diffusion = np.exp(a1 + theta[6 + count :]) * walk / (1 + np.exp(omega) * time) ** gamma
+    diffusion = np.exp(a1 + theta[6 + count :]) * walk / (1 + np.exp(omega) * scales.sharpness / 100 * time) ** gamma
     return diffusion, drift
 
 

@@ -53,6 +53,16 @@ class TaskScales:
     num_samples: FloatArray
     num_parameters: int
 
+    @property
+    def pace(self) -> float:
+        """Geometric mean of G^2/r_0, loss/|x|^2: the rate at which gradient flow begins to gain."""
+        return float(np.exp(np.mean(np.log(self.gradient_norm**2 / self.initial_risk))))
+
+    @property
+    def sharpness(self) -> float:
+        """Geometric mean of L, loss/|x|^2: the rate at which the sharpest directions fill."""
+        return float(np.exp(np.mean(np.log(self.curvature))))
+
     @classmethod
     def from_constants(cls, constants: Constants) -> TaskScales:
         """Arrays of the measured constants; an error names the first one that is missing."""

@@ -15,9 +15,10 @@ c_ij the cosine of the experts' drifts, and lambda_i the coefficients:
 
 D_j is what can be gained; for s < 0 (others pull uphill) f(s) = s.  The jump beyond the edge heals with the number of
 steps, more slowly the further beyond.  Every quantity but lambda and the cosines is positive, so the parameters are
-fitted as logarithms (rho as a logit, n as it is).  A parameter of task j is prior mean + width * shared + width_task *
-own_j; shared and own are standard normal a priori.  Experts of the two families (SGD with momentum, AdamW) have their
-own parameters; drifts of experts of different families are taken as orthogonal.
+fitted as logarithms (rho as a logit, n as it is), curvatures and times in units of the project (``UNITS``).  A parameter
+of task j is prior mean + width * shared + width_task * own_j; shared and own are standard normal a priori.  Experts of
+the two families (SGD with momentum, AdamW) have their own parameters; drifts of experts of different families are taken
+as orthogonal.
 """
 
 from __future__ import annotations
@@ -76,6 +77,15 @@ PRIORS: dict[str, ParameterPrior] = {
 }
 KINDS = tuple(PRIORS)
 PLAIN = ("gain", "noise_batch")  # not logarithms
+# kind -> power of (pace, sharpness / 100) that it is measured in; both are 1 loss/|x|^2 on the exploration tables.
+UNITS = {
+    "drift_curvature": (1, 0),
+    "bending_time": (-1, 0),
+    "overfitting_rate": (1, 0),
+    "walk_curvature": (0, 1),
+    "noise_rate": (0, 1),
+    "healing_time": (0, -1),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +145,7 @@ def task_risk(
     for family, values in parameters.items():
         mask = moves.exposure.family == family
         if mask.any():
-            p = natural[family] = natural_parameters(values)
+            p = natural[family] = natural_parameters(values, scales)
             others += p["help"] * (np.where(mask, moves.linear * moves.drift, 0.0) @ off)
     for family, p in natural.items():
         mask = moves.exposure.family == family
@@ -162,9 +172,14 @@ def task_risk(
     return risk, {name: terms[name] for name in TERMS}
 
 
-def natural_parameters(values: FloatArray) -> dict[str, FloatArray]:
+def natural_parameters(values: FloatArray, scales: TaskScales) -> dict[str, FloatArray]:
     """Transformed parameters [kinds, ..., N] -> kind -> values in their own units [..., N]."""
-    return {k: v if k in PLAIN else np.exp(v) for k, v in zip(KINDS, values, strict=True)}
+    out = {}
+    for kind, value in zip(KINDS, values, strict=True):
+        pace, sharpness = UNITS.get(kind, (0, 0))
+        unit = scales.pace**pace * (scales.sharpness / 100) ** sharpness
+        out[kind] = value if kind in PLAIN else np.exp(value) * unit
+    return out
 
 
 def saturate(pull: FloatArray, tail: FloatArray) -> FloatArray:

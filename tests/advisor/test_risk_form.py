@@ -88,7 +88,7 @@ def test_agreeing_tasks_help_and_opposed_tasks_hurt() -> None:
 
 
 def test_the_edge_is_two_over_the_curvature_of_the_batch() -> None:
-    p = natural_parameters(unpack(ZERO, 0))
+    p = natural_parameters(unpack(ZERO, 0), SCALES)
     curvature = SCALES.curvature[0] * (1 + p["sample_edge"][0] / 16) * p["edge"][0]
     exposure = moves_of(plan(learning_rate=float(20 / curvature)), plan(learning_rate=float(0.2 / curvature))).exposure
     far, near = edge_excess(p, exposure, SCALES)[:, 0]
@@ -129,3 +129,23 @@ def test_experts_of_two_families_are_each_judged_by_their_own() -> None:
     lone = dataclasses.replace(mixed, coefficients={"a": 0.3, "b": 0.0, "c": 0.3})
     np.testing.assert_allclose(risk_of(lone), risk_of(only), rtol=1e-12)
     assert risk_of(mixed)[0, 1] < risk_of(only)[0, 1]
+
+
+def test_the_unit_of_length_changes_no_prediction() -> None:
+    """Weights measured in units c times smaller: G / c, L / c^2, sigma^2 / c^2, and rates c^2 times larger."""
+    c = 7.0
+    scales = dataclasses.replace(
+        SCALES,
+        gradient_norm=SCALES.gradient_norm / c,
+        gradient_variance=SCALES.gradient_variance / c**2,
+        curvature=SCALES.curvature / c**2,
+    )
+    table = PlanTable.from_plans([plan(learning_rate=0.005 * c**2)], WORLD.constants().num_samples)
+    exposure = Exposure.of(table, scales)
+    moves = moves_of(plan())
+    scaled = dataclasses.replace(moves, exposure=exposure, drift=moves.drift * c, walk=moves.walk * c**2)
+    values = {0: unpack(ZERO, 0)}
+    risk, terms = task_risk(values, scaled, scales, scales.gradient_cosine)
+    expected, parts = task_risk(values, moves, SCALES, SCALES.gradient_cosine)
+    np.testing.assert_allclose(risk, expected, rtol=1e-10)
+    np.testing.assert_allclose(terms["noise"], parts["noise"], rtol=1e-10)

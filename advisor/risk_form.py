@@ -15,7 +15,7 @@ c_ij the cosine of the experts' drifts, and lambda_i the coefficients:
 
 D_j is what can be gained; for s < 0 (others pull uphill) f(s) = s.  The jump beyond the edge heals with the number of
 steps, more slowly the further beyond.  Every quantity but lambda and the cosines is positive, so the parameters are
-fitted as logarithms (rho as a logit, n as it is), curvatures and times in units of the project (``UNITS``).  A parameter
+fitted as logarithms (rho as a logit, n as it is), curvatures and times in units of the project (``UNITS``).  One
 of task j is prior mean + width * shared + width_task * own_j; shared and own are standard normal a priori.  Experts of
 the two families (SGD with momentum, AdamW) have their own parameters; drifts of experts of different families are taken
 as orthogonal.

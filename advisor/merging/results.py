@@ -23,6 +23,8 @@ class MergeResult:
         seed: of random operators.
         task_vectors: Gram matrices, norms and cosines, in all and per tensor.
         files: what was written, model files first; empty for a merge in memory.
+        kept: tensors copied from the base, among them integers on which the experts disagree.
+        statistics: BatchNorm statistics, which took the linear rule.
         notes: tensors kept from the base, and why.
     """
 
@@ -33,6 +35,8 @@ class MergeResult:
     seed: int
     task_vectors: TaskVectorGram
     files: tuple[Path, ...] = ()
+    kept: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -7,7 +7,7 @@ from advisor.merging.compatibility import MergeInputs, check_base
 from advisor.merging.grams import TaskVectorGram, sum_statistics
 from advisor.merging.operator import Coefficients, Operator, TensorVectors, resolve_coefficients
 from advisor.merging.results import MergeResult
-from advisor.merging.tensor_pass import Sink, map_tensors, measure_tensor, read_blocks, run_pass
+from advisor.merging.tensor_pass import Sink, experts_agree, map_tensors, measure_tensor, read_blocks, run_pass
 
 CoefficientInput = Sequence[float] | Mapping[str, float] | float | None
 
@@ -54,6 +54,10 @@ def run_merge(inputs: MergeInputs, operator: Operator, sink: Sink, settings: Mer
     measured = sum_statistics(inputs.labels, statistics)
     if not settings.trust_base:
         check_base(measured.labels, measured.norms.tolist(), measured.base_norm)
+
+    def differs(name: str) -> bool:
+        return not experts_agree(inputs, name)
+
     return MergeResult(
         method=operator.name,
         options=ready.options,
@@ -61,6 +65,8 @@ def run_merge(inputs: MergeInputs, operator: Operator, sink: Sink, settings: Mer
         tensor_coefficients={name: tuple(values.tolist()) for name, values in own.items()},
         seed=settings.seed,
         task_vectors=measured,
+        kept=tuple(n for n, role in inputs.roles.items() if role == "kept" or (role == "integer" and differs(n))),
+        statistics=tuple(inputs.names("statistic")),
         notes=inputs.notes,
     )
 

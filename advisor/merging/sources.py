@@ -14,8 +14,6 @@ import numpy as np
 
 from advisor.merging.number_formats import FLOATING, STORAGE, RawArray
 
-Location = str | Path | Mapping[str, Any]
-
 
 class UnreadableCheckpoint(ValueError):
     """A file that is truncated, tampered with, or not a checkpoint we can read safely."""
@@ -75,6 +73,8 @@ class Source(Protocol):
     def read(self, name: str, start: int, stop: int) -> RawArray:
         """Elements [start, stop) of the flattened tensor, in storage dtype."""
 
+
+Location = str | Path | Mapping[str, Any] | Source
 
 _TORCH_DTYPES = {
     "float64": "F64",
@@ -141,7 +141,7 @@ class MemorySource:
 
 
 def open_source(location: Location, *, place: str) -> Source:
-    """Open a checkpoint: a state dict, a file, an index of shards, or a folder holding one of them.
+    """Open a checkpoint: a state dict, a file, an index of shards, a folder holding one of them, or an open source.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -149,6 +149,8 @@ def open_source(location: Location, *, place: str) -> Source:
     """
     if isinstance(location, Mapping):
         return MemorySource(location, place=place)
+    if not isinstance(location, (str, Path)):
+        return location
     from advisor.merging.safetensors_reading import open_index, open_single
     from advisor.merging.torch_reading import TORCH_ENDINGS, open_torch, open_torch_index
 

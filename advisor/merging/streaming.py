@@ -13,14 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from advisor.merging.compatibility import open_inputs
+from advisor.merging.compatibility import MergeInputs, open_inputs
 from advisor.merging.grams import TaskVectorGram
+from advisor.merging.mergekit_recipe import write_recipe
+from advisor.merging.model_card import write_card
 from advisor.merging.registry import build_operator
 from advisor.merging.results import MergeResult
 from advisor.merging.running import CoefficientInput, MergeSettings, measure_inputs, run_merge
 from advisor.merging.safetensors_writing import SafetensorsSink, parse_size, require_space
 from advisor.merging.sources import Location
-from advisor.merging.target import open_target
+from advisor.merging.target import CARD_NAME, RECIPE_NAME, open_target
 from advisor.merging.threads import single_threaded
 
 _HEADER_BYTES = 512  # of one tensor in a header and an index, at most: names are short beside it
@@ -87,7 +89,28 @@ def merge(
             sink.sync()
         finally:
             sink.close()
-        return dataclasses.replace(result, files=target.publish(sink.names, {}))
+        texts = {} if target.single else _describe(result, base, experts, inputs, figures)
+        return dataclasses.replace(result, files=target.publish(sink.names, texts))
+
+
+def _describe(
+    result: MergeResult,
+    base: Location,
+    experts: Mapping[str, Location] | Sequence[Location],
+    inputs: MergeInputs,
+    figures: Mapping[str, float | str] | None,
+) -> dict[str, str]:
+    """Card and recipe, by file name."""
+    given = experts.values() if isinstance(experts, Mapping) else experts
+    places = {label: _place(location) for label, location in zip(inputs.labels, given, strict=True)}
+    dtypes = {inputs.base.tensors[name].dtype for name in inputs.names("parameter")}
+    recipe = write_recipe(result, base=_place(base), experts=places, dtypes=dtypes)
+    card = write_card(result, base=_place(base), experts=places, recipe=recipe, figures=figures)
+    return {CARD_NAME: card, RECIPE_NAME: recipe.text} if recipe.text else {CARD_NAME: card}
+
+
+def _place(location: Location) -> str:
+    return str(location) if isinstance(location, (str, Path)) else ""
 
 
 def task_vector_gram(

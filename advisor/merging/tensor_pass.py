@@ -18,7 +18,6 @@ from advisor.merging.compatibility import IncompatibleCheckpoints, MergeInputs
 from advisor.merging.grams import TensorStatistics
 from advisor.merging.number_formats import FloatArray, RawArray, to_storage, to_working, working_dtype
 from advisor.merging.operator import Coefficients, Operator, TensorVectors
-from advisor.merging.sources import Source
 
 BLOCK = 1 << 16  # elements; N + 2 blocks of fp32 stay in a core's cache for a handful of experts
 
@@ -94,7 +93,8 @@ def _merge_tensor(
 ) -> TensorStatistics | None:
     role = inputs.roles[name]
     if role in ("integer", "kept"):
-        source = _agreeing_source(inputs, name) if role == "integer" else inputs.base
+        agreed = role == "integer" and experts_agree(inputs, name)
+        source = inputs.experts[0] if agreed else inputs.base
         for start, stop in _spans(inputs.base.tensors[name].size):
             sink.write(name, start, source.read(name, start, stop))
         return None
@@ -208,14 +208,14 @@ def _write(
         ) from None
 
 
-def _agreeing_source(inputs: MergeInputs, name: str) -> Source:
-    """The first expert if all experts hold the same integers, else the base."""
-    first = inputs.experts[0]
+def experts_agree(inputs: MergeInputs, name: str) -> bool:
+    """Whether all experts hold the same numbers."""
+    first, *others = inputs.experts
     for start, stop in _spans(inputs.base.tensors[name].size):
         block = first.read(name, start, stop)
-        if not all(np.array_equal(block, other.read(name, start, stop)) for other in inputs.experts[1:]):
-            return inputs.base
-    return first
+        if not all(np.array_equal(block, other.read(name, start, stop)) for other in others):
+            return False
+    return True
 
 
 def _spans(size: int) -> Iterator[tuple[int, int]]:

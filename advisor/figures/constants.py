@@ -25,6 +25,9 @@ LABELS = {
     "critical_sharpness": ("critical sharpness", "nats/|x|²"),
     "noise_curvature": ("curvature along the noise", "nats/|x|²"),
     "drift_curvature": ("curvature along the gradient", "nats/|x|²"),
+    "noise_scale": ("noise scale σ²/‖∇F‖²", "samples"),
+    "initial_gap": ("gap of x₀ to the best", "nats"),
+    "progress_rate": ("progress rate", "1/(unit of common progress)"),
 }
 COLUMNS = 3
 MAX_GAP = 0.2

@@ -16,11 +16,11 @@ from advisor.figures.style import (
     RISK,
     UNITS,
     Drawn,
-    count_text,
     error_bars,
     plain,
     styled,
 )
+from advisor.wording import count_text
 
 
 def risk_against_cost(recommendation: Recommendation) -> Drawn:

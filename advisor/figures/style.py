@@ -136,15 +136,6 @@ def bar_marker(colors: Sequence[str] | str, patterns: Sequence[str] | str) -> di
     return {"color": colors, "pattern": pattern}
 
 
-def count_text(value: float) -> str:
-    """A large count as people read it.
-
-    >>> count_text(16300.4), count_text(0.25)
-    ('16,300', '0.25')
-    """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def finite(values: Sequence[float]) -> list[float | None]:
     """Values for a trace; what is not finite leaves a gap."""
     return [float(value) if math.isfinite(value) else None for value in values]

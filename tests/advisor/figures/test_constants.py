@@ -1,8 +1,10 @@
 import math
+from dataclasses import fields
 
 import pytest
 
 from advisor.figures import constants_with_intervals
+from advisor.figures.constants import LABELS
 from estimators.constants import Constants, Estimate, TaskConstants
 from tests.advisor import advice_samples as samples
 
@@ -36,3 +38,8 @@ def test_an_infinite_end_leaves_no_bar() -> None:
 def test_nothing_measured_is_refused() -> None:
     with pytest.raises(ValueError, match="hold nothing that was measured"):
         constants_with_intervals(samples.constants(), ["critical_sharpness"])
+
+
+def test_every_constant_has_a_label_with_its_unit() -> None:
+    assert set(LABELS) == {field.name for field in fields(TaskConstants)} - {"failures"}
+    assert all(unit for _, unit in LABELS.values())

@@ -47,7 +47,7 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
         try:
             with ws.spending("probes") as spending:
                 first = all(probe.recipe.optimizer != recipe.optimizer for probe in done)
-                points = design.merges(recipe, first=first)
+                points = design.merges(recipe, number=len(done), first=first)
                 probe = run_probe(ws, recipe, risks, points, number=len(done), spending=spending)
         except RunInterrupted as stopped:
             if stopped.reason != "deadline" or len(done) < ENOUGH_PROBES:
@@ -115,8 +115,12 @@ def run_probe(
 def measure_at(
     risks: MergedRisks, trained: Mapping[str, FineTuned], recipe: Recipe, point: MergePoint, *, seed: int
 ) -> MergeObservation:
-    """The merge of all experts at one checkpoint with one coefficient and method."""
-    plan = Plan.uniform(list(trained), recipe.replace(steps=point.step), point.coefficient, point.method)
+    """The merge that a point describes."""
+    plan = Plan(
+        recipes=dict.fromkeys(trained, recipe.replace(steps=point.step)),
+        coefficients={n: point.coefficient if point.alone in (None, n) else 0.0 for n in trained},
+        method=point.method,
+    )
     experts = {name: result.checkpoints.get(point.step) for name, result in trained.items()}
     return risks.measure(plan, experts, seed=seed)
 

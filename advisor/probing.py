@@ -22,13 +22,14 @@ from estimators.cost import FORWARD_UNITS
 from estimators.recipe import DEFAULT_MOMENTUM, Optimizer, Recipe
 
 RATE_FACTOR = math.sqrt(10.0)
-LAMBDAS = (0.25, 0.5, 1.0, 2.0, 4.0)
-EARLY_LAMBDAS = (1.0, 4.0)  # at a quarter of the probe's steps
-METHOD_LAMBDAS = (0.5, 1.0, 2.0)  # for each further merge method, on the first probe of each optimizer
+LAMBDAS = (0.35, 1.0, 3.0)
+EARLY_LAMBDAS = (2.0,)  # at a third of the probe's steps
+ALONE_LAMBDA = 1.5  # one expert alone, a different one on each probe: who helps and who hurts whom
+METHOD_LAMBDAS = (0.7, 2.0)  # for each further merge method, on the first probe of each optimizer
 LINEAR_METHOD = "task_arithmetic"
 PROBES_PER_OPTIMIZER = 5
 ANCHOR_BELOW_EDGE = 4.0  # the first SGD probe runs at 2/L divided by this
-EVALUATION_SAMPLES = 192  # validation samples a task for each merged evaluation
+EVALUATION_SAMPLES = 128  # validation samples a task for each merged evaluation
 TRAINING_SHARE = 0.65  # of what is left after constants and heads; the rest pays for evaluations
 SHORTEST_PROBE = 8
 LONGEST_SHARE = 0.25  # of the longest run: advice must extrapolate at least so far
@@ -40,11 +41,19 @@ class BudgetTooSmall(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergePoint:
-    """One merge of a probe's experts: at which step, with which common coefficient, by which method."""
+    """One merge of a probe's experts.
+
+    Attributes:
+        step: checkpoint that is merged.
+        coefficient: common coefficient of the merged experts.
+        method: merge operator.
+        alone: the one expert that is merged, or ``None`` for all.
+    """
 
     step: int
     coefficient: float
     method: str = LINEAR_METHOD
+    alone: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +95,14 @@ class ProbeDesign:
         """Units of evaluating one merge on all tasks."""
         return len(self.tasks) * self.evaluation_samples * FORWARD_UNITS
 
-    def merges(self, recipe: Recipe, *, first: bool) -> list[MergePoint]:
-        """What to measure on a probe; ``first`` says that it is the first of its optimizer."""
-        return merges_to_measure(recipe, len(self.tasks), self.methods if first else ())
+    def merges(self, recipe: Recipe, *, number: int, first: bool) -> list[MergePoint]:
+        """What to measure on probe ``number``; ``first`` says that it is the first of its optimizer."""
+        alone = self.tasks[number % len(self.tasks)]
+        return merges_to_measure(recipe, len(self.tasks), alone=alone, methods=self.methods if first else ())
 
     def cost(self, recipe: Recipe, *, first: bool) -> float:
         """Units of one probe: training and its merged evaluations."""
-        return len(self.tasks) * recipe.cost() + len(self.merges(recipe, first=first)) * self.merge_cost()
+        return len(self.tasks) * recipe.cost() + len(self.merges(recipe, number=0, first=first)) * self.merge_cost()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +121,7 @@ class Probe:
 
     def hurts(self, weights: Mapping[str, float]) -> bool:
         """Whether even the smallest coefficient at the last step is no better than x_0 beyond its noise."""
-        linear = [merge for merge in self.merges if merge.plan.method == LINEAR_METHOD]
+        linear = [m for m in self.merges if m.plan.method == LINEAR_METHOD and all(m.plan.coefficients.values())]
         last = [merge for merge in linear if _steps(merge) == self.recipe.steps] or linear
         if not last:
             return True
@@ -238,18 +248,22 @@ def _next_for_optimizer(
     return recipe(below, small) if below >= low / 1.01 else None
 
 
-def merges_to_measure(recipe: Recipe, num_tasks: int, methods: Sequence[str] = ()) -> list[MergePoint]:
-    """Merges at which a probe's experts are evaluated: linear ones early and late, other methods late.
+def merges_to_measure(
+    recipe: Recipe, num_tasks: int, *, alone: str | None = None, methods: Sequence[str] = ()
+) -> list[MergePoint]:
+    """Merges at which a probe's experts are evaluated: linear ones early and late, one expert alone, other methods.
 
     Coefficients are scaled down by 4/N from five tasks on, where sums of many task vectors grow.
 
-    >>> [(p.step, p.coefficient) for p in merges_to_measure(Recipe(learning_rate=0.1, batch_size=8, steps=40), 4)]
-    [(10, 1.0), (10, 4.0), (40, 0.25), (40, 0.5), (40, 1.0), (40, 2.0), (40, 4.0)]
+    >>> [(p.step, p.coefficient) for p in merges_to_measure(Recipe(learning_rate=0.1, batch_size=8, steps=30), 4)]
+    [(10, 2.0), (30, 0.35), (30, 1.0), (30, 3.0)]
     """
-    early, last = max(1, recipe.steps // 4), recipe.steps
+    early, last = max(1, recipe.steps // 3), recipe.steps
     scale = min(1.0, 4.0 / num_tasks)
     points = [MergePoint(step=early, coefficient=value * scale) for value in EARLY_LAMBDAS if early < last]
     points += [MergePoint(step=last, coefficient=value * scale) for value in LAMBDAS]
+    if alone is not None and num_tasks > 1:
+        points.append(MergePoint(step=last, coefficient=ALONE_LAMBDA, alone=alone))
     return points + [
         MergePoint(step=last, coefficient=value * scale, method=method)
         for method in methods

@@ -67,7 +67,7 @@ class CostLimitReached(RuntimeError):
     """The next step would spend more than ``max_cost``."""
 
 
-@dataclass(slots=False, kw_only=True)
+@dataclass(kw_only=True)
 class Workspace:
     """One project and its run.
 
@@ -88,6 +88,7 @@ class Workspace:
     device: str | None = None
     max_cost: float | None = None
     allow_unreadable: bool = False
+    _depth: int = 0
 
     @property
     def goal(self) -> Goal:
@@ -165,6 +166,19 @@ class Workspace:
             cell["units"] += float(record["cost"])
             cell["seconds"] += float(record["seconds"])
         return found
+
+    @contextmanager
+    def session(self, command: str) -> Iterator[None]:
+        """Be the run's one writer and catch signals inside the block; blocks may nest."""
+        if self._depth:
+            yield
+            return
+        self._depth += 1
+        try:
+            with self.run.writing(command), self.interrupts:
+                yield
+        finally:
+            self._depth -= 1
 
     @contextmanager
     def spending(self, what: str) -> Iterator[Spending]:

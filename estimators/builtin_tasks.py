@@ -1,17 +1,16 @@
-"""Built-in digit tasks that share no image, from scikit-learn's ``load_digits`` (1 797 images of 8 x 8 pixels).
+"""Built-in digit tasks from scikit-learn's ``load_digits`` (1 797 images of 8 x 8 pixels).
 
-The images are dealt once, class by class and independently of any seed of a project, into four pools:
+The images are dealt once, class by class and independently of any seed of a project, into two pools:
 
     pool       share   tasks
-    pretrain   1/3     builtin/digits-pretrain  (all ten digits: what a demo's backbone is pre-trained on)
-    plain      1/3     builtin/digits, digits-low (0-4), digits-high (5-9), digits-even, digits-odd
-    rotated    1/6     builtin/digits-rotated   (all ten, turned by 90 degrees counter-clockwise)
-    inverted   1/6     builtin/digits-inverted  (all ten, bright and dark exchanged, mirrored left to right)
+    pretrain   1/3     builtin/digits-pretrain   (all ten digits: what a demo's backbone is pre-trained on)
+    tasks      2/3     builtin/digits, digits-low (0-4), digits-high (5-9), digits-even, digits-odd, and all ten digits
+                       in other views: digits-rotated, digits-inverted, digits-transposed, digits-upside-down,
+                       digits-rolled
 
-Hence ``digits-low``, ``digits-high``, ``digits-rotated``, ``digits-inverted`` (300 images each) and ``digits-pretrain``
-(600) are disjoint by image index.  Tasks of the plain pool that share a digit (``digits-low`` and ``digits-even``)
-share its images; splits put a shared image on the same side of both (``estimators.splits``), and preparing a project
-says how many there are.
+No task shares an image with the pre-training pool.  Tasks share images with each other, in different views; splits put
+a shared image on the same side of all of them (``estimators.splits``), so no test image was trained on in any view, and
+preparing a project says how many are shared.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from PIL import Image
 from estimators.datasets import Catalogue
 
 DEAL_SEED = 1797  # fixes the pools for ever; the seed of a project has no part in them
-POOL_ENDS = {"pretrain": 1 / 3, "plain": 2 / 3, "rotated": 5 / 6, "inverted": 1.0}  # cumulative shares of each class
+POOL_ENDS = {"pretrain": 1 / 3, "tasks": 1.0}  # cumulative shares of each class
 
 Pixels = NDArray[np.uint8]
 
@@ -52,16 +51,28 @@ class BuiltinTask:
 
 ALL_DIGITS = tuple(range(10))
 BUILTIN_TASKS = {
-    "builtin/digits": BuiltinTask(pool="plain", digits=ALL_DIGITS, summary="digits 0-9"),
-    "builtin/digits-low": BuiltinTask(pool="plain", digits=(0, 1, 2, 3, 4), summary="digits 0-4"),
-    "builtin/digits-high": BuiltinTask(pool="plain", digits=(5, 6, 7, 8, 9), summary="digits 5-9"),
-    "builtin/digits-even": BuiltinTask(pool="plain", digits=(0, 2, 4, 6, 8), summary="even digits"),
-    "builtin/digits-odd": BuiltinTask(pool="plain", digits=(1, 3, 5, 7, 9), summary="odd digits"),
+    "builtin/digits": BuiltinTask(pool="tasks", digits=ALL_DIGITS, summary="digits 0-9"),
+    "builtin/digits-low": BuiltinTask(pool="tasks", digits=(0, 1, 2, 3, 4), summary="digits 0-4"),
+    "builtin/digits-high": BuiltinTask(pool="tasks", digits=(5, 6, 7, 8, 9), summary="digits 5-9"),
+    "builtin/digits-even": BuiltinTask(pool="tasks", digits=(0, 2, 4, 6, 8), summary="even digits"),
+    "builtin/digits-odd": BuiltinTask(pool="tasks", digits=(1, 3, 5, 7, 9), summary="odd digits"),
     "builtin/digits-rotated": BuiltinTask(
-        pool="rotated", digits=ALL_DIGITS, summary="digits 0-9 turned by 90 degrees", view=lambda p: np.rot90(p)
+        pool="tasks", digits=ALL_DIGITS, summary="digits 0-9 turned by 90 degrees", view=lambda p: np.rot90(p)
     ),
     "builtin/digits-inverted": BuiltinTask(
-        pool="inverted", digits=ALL_DIGITS, summary="digits 0-9 inverted and mirrored", view=lambda p: 255 - p[:, ::-1]
+        pool="tasks", digits=ALL_DIGITS, summary="digits 0-9 inverted and mirrored", view=lambda p: 255 - p[:, ::-1]
+    ),
+    "builtin/digits-transposed": BuiltinTask(
+        pool="tasks", digits=ALL_DIGITS, summary="digits 0-9, rows and columns exchanged", view=lambda p: p.T
+    ),
+    "builtin/digits-upside-down": BuiltinTask(
+        pool="tasks", digits=ALL_DIGITS, summary="digits 0-9 upside down", view=lambda p: p[::-1]
+    ),
+    "builtin/digits-rolled": BuiltinTask(
+        pool="tasks",
+        digits=ALL_DIGITS,
+        summary="digits 0-9 cut in two halves that are exchanged",
+        view=lambda p: np.roll(p, p.shape[1] // 2, axis=1),
     ),
     "builtin/digits-pretrain": BuiltinTask(pool="pretrain", digits=ALL_DIGITS, summary="digits 0-9 for pre-training"),
 }

@@ -168,7 +168,7 @@ def load_into(module: nn.Module, source: BackboneSource) -> tuple[str, ...]:
         state, dropped = _by_name(given, target, model_config(source.name), label)
     notes = [*checkpoint.notes]
     if dropped:
-        notes.append(f"{label}: dropped the classifier ({', '.join(dropped)})")
+        notes.append(f"{label}: dropped the classifier ({', '.join(sorted(dropped))})")
     if source.map_keys == "by_order":
         notes.append(f"{label}: {len(state)} tensors were matched by order, names ignored")
     notes += _adapt_input(state, target, source, label)

@@ -52,7 +52,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     notes: list[str] = []
     state = _unwrapped(loaded, path, notes)
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
+        if not isinstance(name, str):
+            raise ValueError(f"checkpoint={path.name!r}: key {name!r} is no text; save the model's state dict alone")
+        if not isinstance(value, Tensor):
             raise ValueError(
                 f"checkpoint={path.name!r}: entry {name!r} is a {type(value).__name__}, not a tensor; "
                 "save the model's state dict alone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -27,7 +28,7 @@ def store_head(run: Path, task: str, fit: HeadFit, *, basis: str) -> None:
     about = {
         "basis": basis,
         "strength": fit.strength,
-        "cross_validated_risk": fit.cross_validated_risk,
+        "cross_validated_risk": None if math.isnan(fit.cross_validated_risk) else fit.cross_validated_risk,
         "train_accuracy": fit.train_accuracy,
         "units": fit.units,
         "caveats": list(fit.caveats),
@@ -46,13 +47,14 @@ def load_head(run: Path, task: str, *, basis: str) -> HeadFit:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["fit"])
+            risk = about["cross_validated_risk"]
             head = LinearHead(weight=file.get_tensor("weight"), bias=file.get_tensor("bias"))
         if about["basis"] != basis:
             raise DamagedHead(f"path={str(path)!r} was fitted on other weights or samples; fit it again")
         return HeadFit(
             head=head,
             strength=float(about["strength"]),
-            cross_validated_risk=float(about["cross_validated_risk"]),
+            cross_validated_risk=math.nan if risk is None else float(risk),
             train_accuracy=float(about["train_accuracy"]),
             units=float(about["units"]),
             caveats=tuple(about["caveats"]),

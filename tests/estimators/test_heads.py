@@ -1,0 +1,189 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn import functional
+
+from estimators import heads
+from estimators.cost import CostMeter
+from estimators.head_files import DamagedHead, head_path, load_head, store_head
+from estimators.heads import ConstantFeatures, fit_head, fit_heads, initial_features
+from estimators.tasks import Split, Task
+
+
+class Identity:
+    """A backbone whose features are its inputs, scaled."""
+
+    def __init__(self, width: int, scale: float = 1.0) -> None:
+        self.width, self.scale = width, scale
+        self.batches: list[int] = []
+
+    @property
+    def initial(self) -> Tensor:
+        return torch.zeros(1)
+
+    @property
+    def feature_dim(self) -> int:
+        return self.width
+
+    def features(self, parameters: Tensor, inputs: Tensor) -> Tensor:
+        self.batches.append(len(inputs))
+        return self.scale * inputs.float()
+
+
+def task(
+    counts: list[int], *, width: int = 5, spread: float = 1.0, seed: int = 0, offset: float = 0.0, name: str = "a"
+) -> Task:
+    noise = np.random.default_rng(seed)
+    labels = noise.permutation(np.repeat(np.arange(len(counts)), counts))
+    centres = noise.normal(size=(len(counts), width))
+    inputs = centres[labels] + spread * noise.normal(size=(len(labels), width)) + offset
+    split = Split(inputs=torch.tensor(inputs, dtype=torch.float32), labels=torch.tensor(labels))
+    return Task(name=name, train=split, validation=split, class_names=tuple(str(i) for i in range(len(counts))))
+
+
+def probabilities(inputs: Tensor, weight: Tensor, bias: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    return torch.softmax(functional.linear(inputs.double(), weight.double(), bias.double()), 1).numpy()
+
+
+@pytest.mark.parametrize("counts", [[40, 40, 40], [60, 30], [20, 50]])
+def test_the_head_is_scikit_learns_on_standardised_features(counts: list[int]) -> None:
+    given = task(counts, offset=3.0)
+    fit = fit_head(Identity(5), given, seed=0, meter=CostMeter())
+    x, y = given.train.inputs.double().numpy(), given.train.labels.numpy()
+    twin = make_pipeline(StandardScaler(), LogisticRegression(C=fit.strength, max_iter=1000, tol=1e-8)).fit(x, y)
+    ours = probabilities(given.train.inputs, fit.head.weight, fit.head.bias)
+    np.testing.assert_allclose(ours, twin.predict_proba(x), atol=2e-3)
+    assert fit.head.num_classes == len(counts)
+
+
+def test_the_head_is_stationary_for_the_stated_objective() -> None:
+    given = task([50, 40, 30])
+    fit = fit_head(Identity(5), given, seed=0, meter=CostMeter())
+    x = given.train.inputs.double()
+    mean, std = x.mean(0), x.std(0, unbiased=False)
+    weight = (fit.head.weight.double() * std).requires_grad_(True)
+    bias = (fit.head.bias.double() + fit.head.weight.double() @ mean).requires_grad_(True)
+    logits = functional.linear((x - mean) / std, weight, bias)
+    risk = functional.cross_entropy(logits, given.train.labels, reduction="sum")
+    (risk + weight.square().sum() / (2 * fit.strength)).backward()
+    assert weight.grad is not None
+    assert bias.grad is not None
+    assert float(weight.grad.abs().max()) < 0.02 * len(x)
+    assert float(bias.grad.abs().max()) < 0.02 * len(x)
+
+
+def test_rescaled_features_give_the_same_predictions() -> None:
+    given = task([40, 40])
+    small, large = (fit_head(Identity(5, scale), given, seed=0, meter=CostMeter()) for scale in (1e-3, 1e3))
+    assert small.strength == large.strength
+    np.testing.assert_allclose(
+        probabilities(1e-3 * given.train.inputs, small.head.weight, small.head.bias),
+        probabilities(1e3 * given.train.inputs, large.head.weight, large.head.bias),
+        atol=1e-4,
+    )
+
+
+def test_regularisation_is_stronger_where_features_are_mostly_noise() -> None:
+    clear = [
+        fit_head(Identity(30), task([40, 40], width=30, spread=0.8, seed=s), seed=0, meter=CostMeter())
+        for s in range(5)
+    ]
+    noisy = [
+        fit_head(Identity(30), task([40, 40], width=30, spread=30.0, seed=s), seed=0, meter=CostMeter())
+        for s in range(5)
+    ]
+    assert np.median([fit.strength for fit in clear]) > np.median([fit.strength for fit in noisy])
+    # with features of pure noise no strength beats the prior's ln 2 by much
+    assert all(fit.cross_validated_risk < 0.8 for fit in noisy)
+
+
+def test_the_cost_is_one_forward_pass_a_training_sample_and_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "CHUNK", 32)
+    meter, backbone = CostMeter(), Identity(5)
+    fit = fit_head(backbone, task([50, 40]), seed=0, meter=meter)
+    assert meter.by_purpose() == {"heads": pytest.approx(30.0)}
+    assert fit.units == pytest.approx(30.0)
+    assert backbone.batches == [32, 32, 26]
+
+
+def test_features_are_computed_without_gradient() -> None:
+    assert not initial_features(Identity(3), torch.ones(4, 3, requires_grad=True)).requires_grad
+
+
+def test_all_tasks_get_their_heads_and_keep_their_order() -> None:
+    fitted = fit_heads(Identity(5), [task([20, 20], name="b"), task([20, 20, 20], name="a")], seed=0, meter=CostMeter())
+    assert [t.name for t in fitted] == ["b", "a"]
+    assert [t.fitted_head().num_classes for t in fitted] == [2, 3]
+
+
+def test_a_perfect_fit_is_named() -> None:
+    fit = fit_head(Identity(5), task([20, 20], spread=0.01), seed=0, meter=CostMeter())
+    assert fit.train_accuracy == 1.0
+    assert any("classifies all 40 training samples correctly" in caveat for caveat in fit.caveats)
+    assert torch.isfinite(fit.head.flat()).all()
+
+
+def test_constant_features_are_refused_and_single_constant_ones_get_no_weight() -> None:
+    given = task([20, 20])
+    with pytest.raises(ConstantFeatures, match="features of task 'a' are the same for all 40 training samples"):
+        fit_head(Identity(5, 0.0), given, seed=0, meter=CostMeter())
+    inputs = given.train.inputs.clone()
+    inputs[:, 2] = 7.0
+    part = Split(inputs=inputs, labels=given.train.labels)
+    fit = fit_head(
+        Identity(5), Task(name="a", train=part, validation=part, class_names=("0", "1")), seed=0, meter=CostMeter()
+    )
+    assert (fit.head.weight[:, 2] == 0).all()
+    assert (fit.head.weight[:, 0] != 0).all()
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="features of task 'a' are not finite at x_0"):
+        fit_head(Identity(5, float("inf")), task([20, 20]), seed=0, meter=CostMeter())
+
+
+def test_a_class_with_one_sample_is_fitted_with_a_caveat() -> None:
+    fit = fit_head(Identity(5), task([20, 1]), seed=0, meter=CostMeter())
+    assert fit.strength == 1.0
+    assert np.isnan(fit.cross_validated_risk)
+    assert any("has 1 training sample" in caveat for caveat in fit.caveats)
+
+
+def test_a_class_without_training_samples_is_refused() -> None:
+    given = task([20, 20])
+    three = Task(name="a", train=given.train, validation=given.train, class_names=("0", "1", "2"))
+    with pytest.raises(ValueError, match="class '2' has no training sample"):
+        fit_head(Identity(5), three, seed=0, meter=CostMeter())
+
+
+def test_a_stored_head_comes_back_with_how_it_was_fitted(tmp_path: Path) -> None:
+    fit = fit_head(Identity(5), task([20, 20, 20]), seed=0, meter=CostMeter())
+    store_head(tmp_path, "a", fit, basis="x0|data")
+    again = load_head(tmp_path, "a", basis="x0|data")
+    assert torch.equal(again.head.weight, fit.head.weight)
+    assert torch.equal(again.head.bias, fit.head.bias)
+    assert (again.strength, again.cross_validated_risk, again.units) == (
+        fit.strength,
+        fit.cross_validated_risk,
+        fit.units,
+    )
+    assert again.caveats == fit.caveats
+
+
+def test_a_head_of_other_weights_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    fit = fit_head(Identity(5), task([20, 20]), seed=0, meter=CostMeter())
+    store_head(tmp_path, "a", fit, basis="x0|data")
+    with pytest.raises(DamagedHead, match="fitted on other weights or samples; fit it again"):
+        load_head(tmp_path, "a", basis="x1|data")
+    path = head_path(tmp_path, "a")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DamagedHead, match="a.safetensors.*fit it again"):
+        load_head(tmp_path, "a", basis="x0|data")
+    with pytest.raises(DamagedHead, match="b.safetensors.*fit it again"):
+        load_head(tmp_path, "b", basis="x0|data")

@@ -1,16 +1,19 @@
 """The last metres of a study: from the best plan found so far to the nearest minimum.
 
-Two moves alternate, each a few vectorised calls of the risk:
+Three moves alternate, each a few vectorised calls of the risk:
 1. continuous knobs (coefficients, learning rates in the logarithm): L-BFGS-B in the unit cube, gradient by central
    differences, all 2C neighbours in one call;
 2. all knobs: pattern search.  At each scale from 1/4 to 1/512 of a range it evaluates every single move, every move of
    one field for all tasks together, and pairs of them (raise the learning rate *and* shorten), and takes the best.
+3. hops: another optimizer, schedule or method, the next batch size, a tenth of the range of steps, for all tasks alike;
+   after each the continuous knobs find their new minimum (1) before the two plans are compared.
 Nothing is random but which pairs are tried where there are more than ``MAX_PAIRS``; that is seeded.  Infeasible plans
 rank behind feasible ones throughout (``studies/evaluation.py``), so the result is never worse than the start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +26,11 @@ from studies.search_space import SearchSpace
 SCALES = tuple(2.0**-k for k in range(2, 10))
 MAX_PAIRS = 2048
 MOVES_A_SCALE = 32
+HOP = 0.1  # of a range, at least one value
 DIFFERENCE = 1e-4  # of a range: central differences of a smooth risk then err by about 1e-8
 PENALTY = 1e3  # nats for each unit of violation squared; the pattern search afterwards ranks violations exactly
+MARGIN = 1e-3  # the penalty begins this far inside: its minimum lies multiplier / (2 PENALTY) further out
+WAY = 33
 KEPT = 16  # evaluations kept from each call; they feed the near-optimal set
 
 
@@ -42,7 +48,14 @@ class Polished:
 
 
 def polish(
-    space: SearchSpace, evaluate: Evaluator, start: FloatArray, *, seed: int, rounds: int = 2, smooth: bool = True
+    space: SearchSpace,
+    evaluate: Evaluator,
+    start: FloatArray,
+    *,
+    seed: int,
+    rounds: int = 2,
+    smooth: bool = True,
+    scales: Sequence[float] = SCALES,
 ) -> Polished:
     """Improve the plan at ``start`` [D].
 
@@ -51,8 +64,9 @@ def polish(
         evaluate: points to evaluated plans.
         start: point of the unit cube.
         seed: chooses among pairs of moves where there are too many.
-        rounds: how often the two moves alternate.
-        smooth: whether to use gradients; without, the pattern search works alone.
+        rounds: how often the moves alternate.
+        smooth: whether to use gradients and hops; without, the pattern search works alone.
+        scales: of the pattern search, in shares of a range.
     """
     here = evaluate(start[None, :])
     kept, evaluated = [here], 1
@@ -60,13 +74,19 @@ def polish(
     for _ in range(rounds):
         before = here
         if smooth:
-            here, count = _descend(space, evaluate, here)
+            here, count = descend(space, evaluate, here)
             evaluated += count
             kept.append(here)
-        for scale in SCALES:
+        for scale in scales:
             here, seen, count = _search(space, evaluate, here, scale, rng)
             kept += seen
             evaluated += count
+        if smooth:
+            for point in hops(space, here.units[0]):
+                there, count = descend(space, evaluate, evaluate(point[None, :]))
+                evaluated += count
+                kept.append(there)
+                here = there if better(there, here) else here
         if not better(here, before):
             break
     kept.append(here)
@@ -130,17 +150,38 @@ def candidates(space: SearchSpace, unit: FloatArray, scale: float, rng: np.rando
     return np.asarray(np.clip(unit + np.vstack([atoms, atoms[first] + atoms[second]]), 0.0, 1.0))
 
 
-def _descend(space: SearchSpace, evaluate: Evaluator, here: Evaluations) -> tuple[Evaluations, int]:
-    """L-BFGS-B over the continuous knobs, the others held; the better of its end and the start."""
+def hops(space: SearchSpace, unit: FloatArray) -> list[FloatArray]:
+    """Points [D] one hop away: every knob of one field that is not continuous moves at once, the others stay."""
+    found = []
+    for field in dict.fromkeys(knob.field for knob in space.knobs if not knob.continuous):
+        members = [index for index, knob in enumerate(space.knobs) if knob.field == field]
+        knob = space.knobs[members[0]]
+        if knob.categorical:
+            for k in range(len(knob.choices)):
+                point = unit.copy()
+                point[members] = (k + 0.5) / len(knob.choices)
+                found.append(point)
+        else:
+            moves = space.neighbours(unit, HOP) - unit
+            for side in (-1, 1):
+                own = [move for move in moves if any(side * move[index] > 0 for index in members)]
+                if own:
+                    found.append(np.clip(unit + np.sum(own, axis=0), 0.0, 1.0))
+    return found
+
+
+def descend(space: SearchSpace, evaluate: Evaluator, here: Evaluations) -> tuple[Evaluations, int]:
+    """L-BFGS-B over the continuous knobs, the others held: the better of its end and ``here``, and how many plans."""
     free = np.array([index for index, knob in enumerate(space.knobs) if knob.continuous], dtype=np.int64)
-    if not len(free) or not here.feasible[0]:
+    if not len(free):
         return here, 0
     unit, count = here.units[0], 0
-    ceiling = abs(float(here.goal[0])) * 10 + 10  # stands in for an infinite goal, far above where a descent goes
+    start = abs(float(here.goal[0])) if np.isfinite(here.goal[0]) else 0.0
+    ceiling = 10 * start + 10  # stands in for an infinite goal, far above where a descent goes
 
     def value(found: Evaluations) -> FloatArray:
         goal = np.minimum(found.goal, ceiling)
-        return np.asarray(goal + PENALTY * np.maximum(found.violation, 0.0) ** 2)
+        return np.asarray(goal + PENALTY * np.maximum(found.violation + MARGIN, 0.0) ** 2)
 
     def objective(x: FloatArray) -> tuple[float, FloatArray]:
         nonlocal count
@@ -155,8 +196,18 @@ def _descend(space: SearchSpace, evaluate: Evaluator, here: Evaluations) -> tupl
         return float(values[0]), (values[1 : 1 + len(free)] - values[1 + len(free) :]) / (up - down)
 
     bounds = [(0.0, 1.0)] * len(free)
-    found = minimize(objective, unit[free], jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100})
+    # Goals are near 1, so it is rounding that ends the descent, not patience.
+    found = minimize(
+        objective,
+        unit[free],
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 200, "ftol": 1e-12, "gtol": 1e-9},
+    )
     end = unit.copy()
     end[free] = np.clip(found.x, 0.0, 1.0)
-    there = evaluate(end[None, :])
-    return (there if better(there, here) else here), count + 1
+    # A penalty may end just outside the feasible region: the way there is searched too.
+    way = evaluate(unit + np.linspace(0.0, 1.0, WAY)[:, None] * (end - unit))
+    there = way.take([way.best()])
+    return (there if better(there, here) else here), count + WAY

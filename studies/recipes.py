@@ -28,7 +28,7 @@ from studies.evaluation import (
     make_evaluator,
 )
 from studies.knobs import FloatArray
-from studies.polish import polish
+from studies.polish import descend, hops, polish
 from studies.result import NoFeasiblePlanError, PlanPoint, StudyResult
 from studies.samplers import check_sampler, sobol
 from studies.search_space import SearchSpace
@@ -38,6 +38,7 @@ from studies.trials import Progress, Schedule, Stop, TrialLog, check_unchanged, 
 EXHAUSTIVE = 65536  # finite spaces up to this size are evaluated whole: under a second at 10 microseconds a plan
 SWEEP = 8192
 STARTS = 3
+CHEAPER_HOPS = 32
 DISTINCT = 0.1  # plans closer than this in every knob polish to the same minimum
 
 
@@ -86,7 +87,7 @@ def search_recipes(
     settings = {"space": space.describe(), "sampler": sampler, "seed": seed, "batch": batch, "sweep": sweep}
     opened = open_study(storage, settings=settings) if storage else None
     log = TrialLog(knobs=space.knobs, opened=opened)
-    _check_risk(evaluate, log)
+    check_risk(evaluate, log)
     whole = space.size <= EXHAUSTIVE
     looked = evaluate(space.points() if whole else sweep_points(space, sweep, seed))
     chosen = looked.take(_worth_a_trial(looked, batch))
@@ -170,10 +171,18 @@ def records_of(found: Evaluations, keys: Sequence[str], kind: str) -> list[Recor
 _NUMBERS = ("goal", "low", "high", "violation", "cost")
 
 
-def _check_risk(evaluate: Evaluator, log: TrialLog) -> None:
+def check_risk(evaluate: Evaluator, log: TrialLog) -> None:
+    """Refuse to go on with a stored study whose risk has changed."""
     stored = list(log.records.values())
     if stored:
         check_unchanged(stored, evaluate(np.array([record.unit for record in stored])).goal)
+
+
+def refuse_infeasible(found: Evaluations) -> None:
+    """Refuse to advise where not one evaluated plan is feasible."""
+    best = PlanPoint.of(found, found.best())
+    if best.violation > 0:
+        raise NoFeasiblePlanError(best.parameters, best.violation)
 
 
 def _worth_a_trial(found: Evaluations, batch: int) -> list[int]:
@@ -207,9 +216,8 @@ def _conclude(
     evaluate: Evaluator | None = None,
 ) -> StudyResult:
     found = Evaluations.join(parts)
+    refuse_infeasible(found)
     best = PlanPoint.of(found, found.best())
-    if best.violation > 0:
-        raise NoFeasiblePlanError(best.parameters, best.violation)
     threshold = best.high if tolerance is None else best.goal + tolerance
     near = _near(found, threshold)
     if evaluate is not None and stopped != "asked":
@@ -244,7 +252,11 @@ def _near(found: Evaluations, threshold: float) -> Evaluations:
 def _cheapen(
     space: SearchSpace, evaluate: Evaluator, near: Evaluations, threshold: float, seed: int
 ) -> tuple[Evaluations, int]:
-    """Walk from the cheapest near-optimal plan to a cheaper one that stays near-optimal."""
+    """Walk from near-optimal plans to the cheapest that stays near-optimal.
+
+    First by hops (``studies/polish.py``) to lower cost, after each of which the continuous knobs find the lowest risk;
+    then by a pattern search on the cost itself inside the near-optimal region.
+    """
 
     def by_cost(units: FloatArray) -> Evaluations:
         found = evaluate(units)
@@ -252,6 +264,23 @@ def _cheapen(
         price = np.log1p(np.maximum(found.cost, 0.0))
         return replace(found, goal=price, violation=np.maximum(found.violation, excess))
 
-    start = near.units[int(np.lexsort((near.goal, near.cost))[0])]
-    run = polish(space, by_cost, start, seed=seed, rounds=1, smooth=False)
-    return evaluate(run.path.units), run.evaluated
+    parts, evaluated = [], 0
+    for start in dict.fromkeys((int(np.lexsort((near.goal, near.cost))[0]), 0)):
+        here = near.take([start])
+        for _ in range(CHEAPER_HOPS):
+            landed = []
+            for point in hops(space, here.units[0]):
+                there = evaluate(point[None, :])
+                if there.cost[0] < here.cost[0]:
+                    there, count = descend(space, evaluate, there)
+                    evaluated += count
+                    landed.append(there)
+            good = [there for there in landed if there.feasible[0] and there.goal[0] <= threshold]
+            if not good:
+                break
+            here = min(good, key=lambda there: float(there.cost[0]))
+            parts.append(here)
+        run = polish(space, by_cost, here.units[0], seed=seed, rounds=1, smooth=False)
+        evaluated += run.evaluated
+        parts.append(evaluate(run.path.units))
+    return Evaluations.join(parts), evaluated

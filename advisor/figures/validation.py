@@ -80,19 +80,21 @@ def compared_models(validation: Validation, measure: Literal["risk", "accuracy"]
     is_risk = measure == "risk"
     # plotly draws the first bar at the bottom
     models = sorted(models, key=lambda model: _measure(model, is_risk), reverse=is_risk)
-    figure = go.Figure(
-        go.Bar(
-            x=finite([_measure(model, is_risk) for model in models]),
-            y=[plain(model.name) for model in models],
+    figure = go.Figure()
+    for model in models:
+        color, pattern = KIND_LOOKS[model.kind]
+        value = _measure(model, is_risk)
+        figure.add_bar(
+            x=finite([value]),
+            y=[plain(model.name)],
             orientation="h",
-            text=[f"{_measure(model, is_risk):.3f}" for model in models],
+            text=[f"{value:.3f}"],
             textposition="outside",
             cliponaxis=False,
-            marker=bar_marker([KIND_LOOKS[m.kind][0] for m in models], [KIND_LOOKS[m.kind][1] for m in models]),
-            hovertext=[plain(model.note) for model in models],
+            marker=bar_marker(color, pattern),
+            hovertext=plain(model.note),
             showlegend=False,
         )
-    )
     label = "goal " + RISK if is_risk else "mean accuracy over tasks (share correct)"
     title = "Goal risk of every model on test data" if is_risk else "Mean accuracy of every model on test data"
     styled(figure, title=title, x=label, y="", height=120 + 34 * len(models))

@@ -1,4 +1,3 @@
-import math
 from typing import get_args
 
 import pytest

@@ -20,9 +20,11 @@ def test_predictions_carry_their_intervals_and_stand_beside_what_was_measured() 
 
 def test_models_stand_best_first_from_the_top() -> None:
     figure, alt = compared_models(samples.validation())
-    assert list(figure.data[0].y) == ["pretrained", "average: FusionBench", "advised merge", "joint training"]
+    names = [bar.y[0] for bar in figure.data]
+    assert names == ["pretrained", "average: FusionBench", "advised merge", "joint training"]
     assert alt.index("joint training") < alt.index("advised merge") < alt.index("pretrained")
     figure, _ = compared_models(samples.validation(), "accuracy")
-    assert list(figure.data[0].x) == sorted(figure.data[0].x)
+    values = [bar.x[0] for bar in figure.data]
+    assert values == sorted(values)
     with pytest.raises(ValueError, match="measure='loss' must be risk or accuracy"):
         compared_models(samples.validation(), "loss")  # type: ignore[arg-type]

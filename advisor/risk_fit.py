@@ -11,6 +11,7 @@ one evaluation a kind, whatever N.  Posterior covariance: (J'J)^-1.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,12 @@ from advisor.observations import MergeObservation
 from advisor.plan import FloatArray, Plan
 from advisor.risk_form import KINDS, PRIORS, Moves, family_index, task_risk, unpack
 
-BASE_SCATTER = 0.02
-EXCESS_SLOPE = 0.5
-EARLY_WEIGHT = 0.5  # gamma: earlier checkpoints say less about long runs
-RUN_WORTH = 4.0
+BASE_SCATTER = 0.082
+EXCESS_SLOPE = 0.245
+EARLY_WEIGHT = 0.429  # gamma: earlier checkpoints say less about long runs
+RUN_WORTH = 2.193
 WORST_LOG_RISK = 3.0  # a merge thrown further than this above x_0 says no more than that it was thrown
+LUCK = 2.0  # a measured displacement counts up to this factor from the law; beyond it lies the stability edge
 METHOD_WIDTH = 0.4  # prior width of a method's log shares of progress and interference
 
 MovesOf = Callable[[Sequence[Plan], Mapping[str, tuple[float, float]]], Moves]
@@ -213,7 +215,19 @@ def _moves_of_all(
     shares: Mapping[str, tuple[float, float]] | None,
 ) -> Moves:
     plans = [_over_all(merge.plan, names) for merge in merges]
-    return moves_of(plans, {"task_arithmetic": (1.0, 1.0)} if shares is None else shares)
+    moves = moves_of(plans, {"task_arithmetic": (1.0, 1.0)} if shares is None else shares)
+    return with_measured_displacement(moves, merges, names)
+
+
+def with_measured_displacement(moves: Moves, merges: Sequence[MergeObservation], names: Sequence[str]) -> Moves:
+    """Moves whose drift and walk are scaled to the measured ||tau||, where it was kept, by at most ``LUCK`` either way.
+
+    A run that moved further than the law says also helped and hurt more; that is its luck, not a parameter.
+    """
+    measured = np.array([[merge.squared_displacements.get(name, np.nan) for name in names] for merge in merges])
+    ratio = np.sqrt(measured / np.maximum(moves.drift**2 + moves.walk, 1e-300))
+    ratio = np.where(np.isfinite(ratio), np.clip(ratio, 1 / LUCK, LUCK), 1.0)
+    return dataclasses.replace(moves, drift=moves.drift * ratio, walk=moves.walk * ratio**2)
 
 
 def _over_all(plan: Plan, names: Sequence[str]) -> Plan:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.exposure import FAMILIES, Exposure, TaskScales
-from advisor.plan import FloatArray
+from advisor.plan import FloatArray, IntArray
 
 TERMS = ("progress", "heterogeneity", "interference", "noise", "collapse", "generalisation")
 FLOOR_SOFTNESS = 0.04  # of what can be gained: how sharply the risk bends before its floor
@@ -54,26 +54,26 @@ class ParameterPrior:
 
 # From fits to all rows of the development suites (``docs/risk-model-log.md``).
 PRIORS: dict[str, ParameterPrior] = {
-    "gain": ParameterPrior(mean=(1.0, 1.0), width=0.5, task_width=0.3),
-    "slope": ParameterPrior(mean=(-0.2, -0.2), width=0.3, task_width=0.3),
-    "tail": ParameterPrior(mean=(-0.2, -0.2), width=0.4, task_width=0.01),
-    "help": ParameterPrior(mean=(0.3, 0.3), width=0.5, task_width=0.3),
-    "drift_curvature": ParameterPrior(mean=(-1.5, -1.5), width=0.7, task_width=0.4),
-    "bending": ParameterPrior(mean=(-0.8, -0.8), width=0.5, task_width=0.01),
-    "bending_time": ParameterPrior(mean=(-1.0, -1.0), width=1.0, task_width=0.01),
-    "walk_curvature": ParameterPrior(mean=(-6.0, -6.0), width=1.5, task_width=0.5),
-    "noise": ParameterPrior(mean=(-1.8, -1.8), width=0.6, task_width=0.4),
-    "noise_rate": ParameterPrior(mean=(0.3, 0.3), width=0.8, task_width=0.4),
-    "noise_batch": ParameterPrior(mean=(0.0, 0.2), width=0.2, task_width=0.01),
-    "steepness": ParameterPrior(mean=(2.5, 2.5), width=0.8, task_width=0.2),
-    "healing": ParameterPrior(mean=(0.0, 0.0), width=0.3, task_width=0.01),
-    "healing_time": ParameterPrior(mean=(1.0, 1.0), width=0.5, task_width=0.01),
-    "collapse": ParameterPrior(mean=(-0.3, -0.3), width=0.5, task_width=0.3),
-    "edge": ParameterPrior(mean=(-0.7, -2.0), width=0.4, task_width=0.01),
-    "sample_edge": ParameterPrior(mean=(1.8, 1.8), width=0.5, task_width=0.01),
-    "collapse_healing": ParameterPrior(mean=(-0.4, -0.4), width=0.5, task_width=0.01),
-    "overfitting": ParameterPrior(mean=(0.0, 0.0), width=1.0, task_width=0.3),
-    "overfitting_rate": ParameterPrior(mean=(1.5, 1.5), width=1.0, task_width=0.01),
+    "gain": ParameterPrior(mean=(0.86, 0.86), width=0.35, task_width=0.3),
+    "slope": ParameterPrior(mean=(0.0, 0.0), width=0.52, task_width=0.3),
+    "tail": ParameterPrior(mean=(-0.23, -0.06), width=0.35, task_width=0.01),
+    "help": ParameterPrior(mean=(0.84, 0.84), width=0.6, task_width=0.3),
+    "drift_curvature": ParameterPrior(mean=(-1.88, -1.88), width=0.71, task_width=0.4),
+    "bending": ParameterPrior(mean=(-1.67, -2.13), width=0.51, task_width=0.01),
+    "bending_time": ParameterPrior(mean=(-0.3, -0.3), width=0.63, task_width=0.01),
+    "walk_curvature": ParameterPrior(mean=(-6.06, -6.06), width=1.38, task_width=0.5),
+    "noise": ParameterPrior(mean=(-1.06, -0.88), width=0.75, task_width=0.4),
+    "noise_rate": ParameterPrior(mean=(0.44, 0.44), width=0.66, task_width=0.4),
+    "noise_batch": ParameterPrior(mean=(-0.06, -0.04), width=0.13, task_width=0.01),
+    "steepness": ParameterPrior(mean=(3.09, 3.09), width=0.8, task_width=0.2),
+    "healing": ParameterPrior(mean=(-0.18, -0.18), width=0.26, task_width=0.01),
+    "healing_time": ParameterPrior(mean=(1.29, 1.29), width=0.47, task_width=0.01),
+    "collapse": ParameterPrior(mean=(-0.32, -0.32), width=0.3, task_width=0.3),
+    "edge": ParameterPrior(mean=(-0.34, -1.41), width=0.25, task_width=0.01),
+    "sample_edge": ParameterPrior(mean=(1.72, 1.72), width=0.27, task_width=0.01),
+    "collapse_healing": ParameterPrior(mean=(-0.97, -0.97), width=0.38, task_width=0.01),
+    "overfitting": ParameterPrior(mean=(-0.91, -0.91), width=0.82, task_width=0.3),
+    "overfitting_rate": ParameterPrior(mean=(1.81, 1.81), width=0.79, task_width=0.01),
 }
 KINDS = tuple(PRIORS)
 PLAIN = ("gain", "noise_batch")  # not logarithms
@@ -147,8 +147,9 @@ def task_risk(
         if mask.any():
             p = natural[family] = natural_parameters(values, scales)
             others += p["help"] * (np.where(mask, moves.linear * moves.drift, 0.0) @ off)
+    judges = _judges(moves)
     for family, p in natural.items():
-        mask = moves.exposure.family == family
+        mask = judges == family
         gain = scales.initial_risk / (1 + np.exp(-p["gain"]))
         pull = p["slope"] * scales.gradient_norm / gain
         alone = gain * saturate(pull * moves.linear * moves.drift, p["tail"])
@@ -157,7 +158,7 @@ def task_risk(
         help_ = np.where(mask, alone - helped, help_)
         floor = np.where(mask, scales.initial_risk - gain, floor)
         steep = np.where(mask, p["steepness"], steep)
-        for name, value in _interference(p, mask, moves, scales, cosines).items():
+        for name, value in _interference(p, moves.exposure.family == family, moves, scales, cosines).items():
             parts[name] += value
     total = sum(parts.values())
     bent = total * (1 + total / steep)
@@ -170,6 +171,13 @@ def task_risk(
     terms["heterogeneity"] = help_
     terms["progress"] = risk - scales.initial_risk - help_ - bent
     return risk, {name: terms[name] for name in TERMS}
+
+
+def _judges(moves: Moves) -> IntArray:
+    """Family whose parameters judge each task [M, N]: its own expert's, or the farthest moved expert's if left out."""
+    family = moves.exposure.family
+    leader = np.argmax(moves.linear * moves.drift, axis=1)
+    return np.where(moves.linear > 0, family, np.take_along_axis(family, leader[:, None], axis=1))
 
 
 def natural_parameters(values: FloatArray, scales: TaskScales) -> dict[str, FloatArray]:

@@ -12,9 +12,11 @@ from advisor.exposure import FAMILIES, Exposure
 from advisor.plan import FloatArray
 
 # Scatter of the form itself in log risk (development suites): at the probes, and for each log unit beyond them.
-SCATTER = 0.02
-SCATTER_GROWTH = 0.015
-SCATTER_EXCESS = 0.25  # share of log(risk/initial risk) above 0, where the form is coarse
+SCATTER = 0.01
+SCATTER_GROWTH = 0.006
+SCATTER_EXCESS = 0.4  # share of log(risk/initial risk) above 0, where the form is coarse
+
+POSTERIOR_SHARE = 0.75  # the Laplace approximation is too wide by a third on the development suites
 
 # Knobs whose range the probes cover: effective rate, batch size, steps, coefficient.
 KNOBS = ("rate", "batch_size", "steps", "coefficients")
@@ -104,5 +106,5 @@ def interval(
     spread = np.sqrt(np.mean((np.log(samples) - np.log(centre)) ** 2, axis=0))
     excess = np.maximum(np.log(centre / initial), 0.0)
     own = SCATTER + SCATTER_GROWTH * beyond + SCATTER_EXCESS * excess
-    half = float(norm.ppf(0.5 + level / 2)) * np.sqrt(spread**2 + own**2)
+    half = float(norm.ppf(0.5 + level / 2)) * np.sqrt((POSTERIOR_SHARE * spread) ** 2 + own**2)
     return np.asarray(centre * np.exp(-half)), np.asarray(centre * np.exp(half))

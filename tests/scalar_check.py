@@ -48,7 +48,8 @@ class ScalarCase:
         """Promise over the measured mean."""
         terms = worst_case(self.constants, self.table, growth="convex" if self.kind == "log_cosh" else "general")
         value = terms.value("displacement") ** 2 if name == "displacement square" else terms.value(name)
-        return float(np.min(value.ravel() / np.maximum(self.measured[name][0], 1e-300)))
+        mean = self.measured[name][0]
+        return float(np.where(mean > 0, value.ravel() / np.where(mean > 0, mean, 1.0), np.inf).min())
 
 
 def simulate_expert(

@@ -92,7 +92,7 @@ def _identifiability(constants: Constants) -> list[Caveat]:
     if not missing:
         return []
     shown = "; ".join(missing[:3]) + (f"; and {len(missing) - 3} more" if len(missing) > 3 else "")
-    variance = any("gradient variance" in text for text in missing)
+    variance = any(text.startswith("gradient variance") for text in missing)
     return [
         Caveat(
             name="constants_not_identified",

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.advice import Recommendation, Validation
+from advisor.bound import worst_case
+from advisor.bound_constants import from_constants
 from advisor.experts import expert_seed, load_expert
 from advisor.measuring import methods_of
 from advisor.merged_risks import MergedRisks
 from advisor.observations import MergeObservation, ProbeData
-from advisor.plan import Plan
+from advisor.plan import Plan, PlanTable
 from advisor.probe_session import stored_probes
 from advisor.recommending import Situation, recommend_plan
 from advisor.risk_model import RiskModel
+from advisor.validity import Situation as FactsOfTraining
 from advisor.validity import broken_assumptions
 from advisor.what_if import WhatIf
 from advisor.workspace import BEFORE_ADVICE, EXPERTS_NAME, RANGE_TEST_NAME, VALIDATION_NAME, Workspace
@@ -86,5 +89,23 @@ def measured_merges(ws: Workspace) -> Sequence[MergeObservation]:
 
 
 def assumptions(ws: Workspace, probes: ProbeData, plan: Plan) -> list[tuple[str, str]]:
-    """(name, sentence) of the theorem's conditions that this plan breaks."""
-    return [(broken.name, broken.text) for broken in broken_assumptions(probes.constants, plan)]
+    """(name, sentence) of the theorem's conditions that this plan breaks, the worst-case bound's value last."""
+    constants = from_constants(probes.constants, list(ws.goal.shares.values()))
+    situation = FactsOfTraining(
+        nonnegative_loss=True,
+        batch_norm_in_train_mode=False,
+        dropout=False,
+        augmentation=False,
+        gradient_clipping=False,
+        checkpoint_chosen_from_data=False,
+        heads_fitted_on_training_samples=True,
+        batch_order_shared_between_tasks=False,
+        goal_weights_fixed_beforehand=True,
+        coefficients_chosen_after_training=False,
+        layerwise_coefficients=False,
+    )
+    broken = [(item.name, item.sentence) for item in broken_assumptions(constants, plan, situation)]
+    table = PlanTable.from_plans([plan], probes.constants.num_samples)
+    power = float(worst_case(constants, table).log10("total")[0])
+    text = f"The worst-case bound on the excess risk of this plan is 10^{power:.1f} nats; it is for understanding only."
+    return [*broken, ("worst_case_bound", text)]

@@ -2,8 +2,8 @@ r"""The demo: the whole path on real data, small enough for a laptop.
 
 A small timm ResNet is pre-trained on a third of scikit-learn's digits; four tasks are made from the others: rotated,
 inverted, transposed and rolled digits (an image is on the same side of every task's split).  From there on it is an
-ordinary project: ``project.yaml`` and ``base.safetensors`` are written into the demo's folder, and ``merge-advisor run``
-on that file does the same.
+ordinary project: ``project.yaml`` and ``base.safetensors`` are written into the demo's folder, and
+``merge-advisor run`` on that file does the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ tasks:
   transposed: {{data: builtin/digits-transposed, split: [0.5, 0.25, 0.25]}}
   rolled:     {{data: builtin/digits-rolled, split: [0.5, 0.25, 0.25]}}
 search:
-  learning_rate: {{sgd: [1.0e-3, 1.0], adamw: [1.0e-5, 1.0e-2]}}
+  learning_rate: {{sgd: [1.0e-5, 1.0e-1], adamw: [1.0e-6, 1.0e-3]}}
   batch_size: [8, 32]
   steps: [20, 240]
 seed: {seed}
@@ -71,7 +71,7 @@ def pretrain(*, seed: int, progress: Progress = silent) -> dict[str, torch.Tenso
         for k in range(steps):
             batch = order[k * BATCH : (k + 1) * BATCH]
             optimizer.zero_grad()
-            functional.cross_entropy(head(module(images[batch])), labels[batch]).backward()
+            functional.cross_entropy(head(module(images[batch])), labels[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             progress("pre-training", k + 1, steps)

@@ -132,7 +132,7 @@ def validate(ws: Workspace) -> Validation:
 
 def report(ws: Workspace) -> Path:
     """report.json, report.md and report.html of what the run holds so far."""
-    from advisor.report import write_report
+    from advisor.reporting import write_workspace_report
 
     with ws.session("report"):
-        return write_report(ws.run)
+        return write_workspace_report(ws, probe(ws), recommend(ws))

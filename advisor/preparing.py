@@ -27,7 +27,7 @@ from estimators.builtin_tasks import builtin_catalogue
 from estimators.cost import CostMeter
 from estimators.datasets import TIMM_PREFIXES, Catalogue, Side
 from estimators.devices import resolve_device
-from estimators.files import read_json, write_json
+from estimators.files import read_json, sha256_bytes, write_json
 from estimators.head_files import DamagedHead, load_head, store_head
 from estimators.heads import HeadFit, fit_head
 from estimators.image_folders import folder_catalogue
@@ -214,6 +214,8 @@ def _tasks(
             _refuse_changed_data(name, before, records[name], run_dir)
             write_records(run_dir, records, seed=project.seed)
             tasks[name] = load_task(run_dir, name, records[name])
+        else:
+            notes += _changed_since(project, name, records[name])
         notes += [*records[name].get("notes", []), *record_notes(name, records[name])]
     return records, tasks, [*notes, *shared_samples({name: records[name] for name in tasks})]
 
@@ -242,7 +244,24 @@ def _make_task(
         )
     except ValueError as error:
         raise type(error)(f"tasks.{name}: {error}") from error
-    return record | {"notes": list(catalogue.notes)}
+    return record | {"listing": _listing(catalogue), "notes": list(catalogue.notes)}
+
+
+def _listing(catalogue: Catalogue) -> str:
+    return sha256_bytes("\n".join(catalogue.names).encode())
+
+
+def _changed_since(project: Project, name: str, record: Mapping[str, Any]) -> list[str]:
+    """A note where a folder holds other files than when the run was made; the run keeps its own samples."""
+    data = project.tasks[name].data
+    if data.split("/", 1)[0].lower() in ("builtin", *TIMM_PREFIXES) or not project.path(data).is_dir():
+        return []
+    try:
+        unchanged = _listing(open_catalogue(project, name, image_size=int(record["image_size"]))) == record["listing"]
+    except ValueError:
+        unchanged = False
+    said = f"task {name!r}: data={data!r} has changed since this run was made; the run keeps the samples it began with"
+    return [] if unchanged else [said]
 
 
 def _refuse_changed_data(name: str, before: Any, after: Mapping[str, Any], run_dir: Path) -> None:

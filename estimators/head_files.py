@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
+from estimators.checkpoints import fingerprint
 from estimators.files import write_bytes_atomic
 from estimators.heads import HeadFit
 from estimators.tasks import LinearHead
@@ -25,15 +26,16 @@ def head_path(run: Path, task: str) -> Path:
 
 def store_head(run: Path, task: str, fit: HeadFit, *, basis: str) -> None:
     """Write a head; ``basis`` names the weights and samples that it was fitted on."""
+    tensors = {"weight": fit.head.weight.cpu().contiguous(), "bias": fit.head.bias.cpu().contiguous()}
     about = {
         "basis": basis,
+        "sha256": fingerprint(tensors),
         "strength": fit.strength,
         "cross_validated_risk": None if math.isnan(fit.cross_validated_risk) else fit.cross_validated_risk,
         "train_accuracy": fit.train_accuracy,
         "units": fit.units,
         "caveats": list(fit.caveats),
     }
-    tensors = {"weight": fit.head.weight.cpu().contiguous(), "bias": fit.head.bias.cpu().contiguous()}
     write_bytes_atomic(head_path(run, task), save_tensors(tensors, metadata={"fit": json.dumps(about)}))
 
 
@@ -49,6 +51,8 @@ def load_head(run: Path, task: str, *, basis: str) -> HeadFit:
             about = json.loads(file.metadata()["fit"])
             risk = about["cross_validated_risk"]
             head = LinearHead(weight=file.get_tensor("weight"), bias=file.get_tensor("bias"))
+        if about["sha256"] != fingerprint({"weight": head.weight, "bias": head.bias}):
+            raise DamagedHead(f"path={str(path)!r} is not what the run wrote down (SHA-256 differs); fit it again")
         if about["basis"] != basis:
             raise DamagedHead(f"path={str(path)!r} was fitted on other weights or samples; fit it again")
         return HeadFit(

@@ -182,7 +182,12 @@ def test_a_head_of_other_weights_or_a_damaged_one_is_refused(tmp_path: Path) -> 
     with pytest.raises(DamagedHead, match="fitted on other weights or samples; fit it again"):
         load_head(tmp_path, "a", basis="x1|data")
     path = head_path(tmp_path, "a")
-    path.write_bytes(path.read_bytes()[:-9])
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedHead, match="a.safetensors.*SHA-256 differs"):
+        load_head(tmp_path, "a", basis="x0|data")
+    path.write_bytes(data[:-9])
     with pytest.raises(DamagedHead, match="a.safetensors.*fit it again"):
         load_head(tmp_path, "a", basis="x0|data")
     with pytest.raises(DamagedHead, match="b.safetensors.*fit it again"):

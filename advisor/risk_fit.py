@@ -3,9 +3,9 @@ r"""Fitting the effective form: maximum a posteriori with a Laplace approximatio
     minimise  sum_o w_o^2 r_o^2 + ||theta||^2,    r_o = log(risk/initial risk) - log(model/r_0)
     1/w_o^2 = (noise^2 + base^2 + (slope max(0, log(risk/initial risk)))^2) (K_max/K)^(2 gamma) m
 
-theta [kinds, 1 + N] is standard normal a priori (``advisor.risk_form``); ``m`` is the number of merges of the same
-experts, one task: merges of one run at several coefficients share its luck, so together they count as about
-``RUN_WORTH`` independent ones.  Task j's risk depends on the shared and on its own column alone, so the Jacobian takes
+theta [kinds, 1 + N] is standard normal a priori (``advisor.risk_form``); ``m`` is the number of merges of one
+run over ``RUN_WORTH``: its merges at several coefficients and checkpoints share its luck, so together they count as
+about that many independent ones.  Task j's risk depends on the shared and on its own column alone, so the Jacobian takes
 one evaluation a kind, whatever N.  Posterior covariance: (J'J)^-1.
 """
 
@@ -28,7 +28,7 @@ from advisor.risk_form import KINDS, PRIORS, Moves, family_index, task_risk, unp
 BASE_SCATTER = 0.082
 EXCESS_SLOPE = 0.245
 EARLY_WEIGHT = 0.429  # gamma: earlier checkpoints say less about long runs
-RUN_WORTH = 2.193
+RUN_WORTH = 3.0
 WORST_LOG_RISK = 3.0  # a merge thrown further than this above x_0 says no more than that it was thrown
 LUCK = 2.0  # a measured displacement counts up to this factor from the law; beyond it lies the stability edge
 METHOD_WIDTH = 0.4  # prior width of a method's log shares of progress and interference
@@ -112,7 +112,7 @@ def targets(merges: Sequence[MergeObservation], names: Sequence[str]) -> Targets
     steps = np.array([max(recipe.steps for recipe in merge.plan.recipes.values()) for merge in merges], dtype=float)
     early = (steps.max() / steps) ** EARLY_WEIGHT
     runs: dict[Any, int] = {}
-    keys = [(tuple(merge.plan.recipes.items()), merge.seed) for merge in merges]
+    keys = [_run(merge) for merge in merges]
     for key in keys:
         runs[key] = runs.get(key, 0) + 1
     for row, merge in enumerate(merges):
@@ -129,6 +129,12 @@ def targets(merges: Sequence[MergeObservation], names: Sequence[str]) -> Targets
             values[row, column] = change
             weight[row, column] = 1.0 / (deviation * early[row] * crowd)
     return Targets(values=values, weight=weight)
+
+
+def _run(merge: MergeObservation) -> tuple[Any, ...]:
+    """What merges of the same runs share: recipes but for the checkpoint, and the seed."""
+    recipes = merge.plan.recipes.items()
+    return (*((name, recipe.replace(steps=1)) for name, recipe in recipes), merge.seed)
 
 
 def _fit(

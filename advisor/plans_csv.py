@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from estimators.recipe import Recipe
 
 MAX_BYTES = 16 << 20
 MAX_PLANS = 100_000
+MAX_STEPS = 1_000_000  # a schedule is summed step by step
 REQUIRED = ("learning_rate", "batch_size", "steps")
 
 
@@ -54,10 +56,17 @@ def _whole(text: str) -> int:
     return int(value)
 
 
+def _steps(text: str) -> int:
+    value = _whole(text)
+    if value > MAX_STEPS:
+        raise ValueError
+    return value
+
+
 FIELDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "learning_rate": (_number, "a number above 0, such as 0.01"),
     "batch_size": (_whole, "a whole number of at least 1"),
-    "steps": (_whole, "a whole number of at least 1"),
+    "steps": (_steps, f"a whole number from 1 to {MAX_STEPS:,}"),
     "optimizer": (str, f"one of {', '.join(OPTIMIZERS)}"),
     "momentum": (_number, "a number in (0, 1), with optimizer momentum"),
     "schedule": (str, f"one of {', '.join(SCHEDULES)}"),
@@ -90,7 +99,7 @@ def read_plans(path: Path | str, num_samples: Mapping[str, int]) -> tuple[PlanRo
 
 def parse_plans(text: str, num_samples: Mapping[str, int], *, label: str = "plans") -> tuple[PlanRow, ...]:
     """The same for text that was read already; ``label`` stands for the file in errors."""
-    reader = csv.reader(text.splitlines(), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[PlanRow] = []
     header: _Header | None = None
     try:

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from advisor.exposure import FAMILIES, Exposure, TaskScales
+from advisor.exposure import rows as rows_of
 from advisor.observations import ProbeData
 from advisor.plan import FloatArray, Plan, PlanTable
 
@@ -138,7 +139,7 @@ def _measured(probes: ProbeData, scales: TaskScales) -> list[tuple[str, int, flo
     rows = []
     for row, (task, recipe, seed) in enumerate(keys):
         j = scales.names.index(task)
-        exposure = Exposure.of(_row(table, row), scales.only(j))
+        exposure = Exposure.of(rows_of(table, slice(row, row + 1)), scales.only(j))
         family = FAMILIES[int(exposure.family[0, 0])]
         rows.append((family, j, float(exposure.time[0, 0]), float(exposure.walk[0, 0]), seen[(task, recipe, seed)]))
     return rows
@@ -159,18 +160,3 @@ def _fit_family(rows: Sequence[tuple[str, int, float, float, float]], scales: Ta
         return np.concatenate([misfit / SCATTER, (theta - mean) / width])
 
     return np.asarray(least_squares(residuals, mean, loss="soft_l1", max_nfev=60).x)
-
-
-def _row(table: PlanTable, row: int) -> PlanTable:
-    fields = (
-        "learning_rate",
-        "batch_size",
-        "steps",
-        "optimizer",
-        "momentum",
-        "schedule",
-        "num_samples",
-        "coefficients",
-    )
-    values: dict[str, Any] = {name: getattr(table, name)[row : row + 1] for name in fields}
-    return PlanTable(names=table.names, method=(table.method[row],), **values)

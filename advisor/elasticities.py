@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.exposure import COLUMNS
 from advisor.plan import FloatArray, PlanTable
 
 KNOBS = ("learning_rate", "batch_size", "steps", "num_samples", "coefficients")
-_COLUMNS = ("learning_rate", "batch_size", "steps", "optimizer", "momentum", "schedule", "num_samples", "coefficients")
 
 
 def neighbours(base: PlanTable, step: float) -> PlanTable:
@@ -29,7 +29,7 @@ def neighbours(base: PlanTable, step: float) -> PlanTable:
         left = base.coefficients.copy()
         left[:, column] = 0.0
         tables.append(_changed(base, "coefficients", left))
-    columns: dict[str, Any] = {name: np.concatenate([getattr(table, name) for table in tables]) for name in _COLUMNS}
+    columns: dict[str, Any] = {name: np.concatenate([getattr(table, name) for table in tables]) for name in COLUMNS}
     return PlanTable(names=base.names, method=base.method * len(tables), **columns)
 
 
@@ -78,6 +78,6 @@ def _exponents(
 
 
 def _changed(table: PlanTable, column: str, values: FloatArray) -> PlanTable:
-    columns: dict[str, Any] = {name: getattr(table, name) for name in _COLUMNS}
+    columns: dict[str, Any] = {name: getattr(table, name) for name in COLUMNS}
     columns[column] = values
     return PlanTable(names=table.names, method=table.method, **columns)

@@ -27,6 +27,7 @@ from advisor.plan import OPTIMIZERS, FloatArray, IntArray, PlanTable
 from estimators.constants import Constants, TaskConstants
 
 FAMILIES = ("gradient", "adaptive")
+COLUMNS = ("learning_rate", "batch_size", "steps", "optimizer", "momentum", "schedule", "num_samples", "coefficients")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,12 @@ class Exposure:
             num_samples=table.num_samples,
             steps=table.steps,
         )
+
+
+def rows(table: PlanTable, part: slice) -> PlanTable:
+    """Some plans of a table."""
+    columns: dict[str, Any] = {name: getattr(table, name)[part] for name in COLUMNS}
+    return PlanTable(names=table.names, method=table.method[part], **columns)
 
 
 def spread(table: PlanTable, scales: TaskScales) -> PlanTable:

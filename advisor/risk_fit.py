@@ -5,8 +5,8 @@ r"""Fitting the effective form: maximum a posteriori with a Laplace approximatio
 
 theta [kinds, 1 + N] is standard normal a priori (``advisor.risk_form``); ``m`` is the number of merges of one
 run over ``RUN_WORTH``: its merges at several coefficients and checkpoints share its luck, so together they count as
-about that many independent ones.  Task j's risk depends on the shared and on its own column alone, so the Jacobian takes
-one evaluation a kind, whatever N.  Posterior covariance: (J'J)^-1.
+about that many independent ones.  Task j's risk depends on the shared and on its own column alone, so the Jacobian
+takes one evaluation a kind, whatever N.  Posterior covariance: (J'J)^-1.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -56,6 +57,18 @@ class RiskPrediction:
 
     def __len__(self) -> int:
         return len(self.goal)
+
+
+def joined(pieces: Sequence[RiskPrediction]) -> RiskPrediction:
+    """One prediction of all plans from predictions of some after the others."""
+    if len(pieces) == 1:
+        return pieces[0]
+    parts: dict[str, Any] = {
+        name: np.concatenate([getattr(piece, name) for piece in pieces])
+        for name in ("task_risk", "task_low", "task_high", "goal", "goal_low", "goal_high", "extrapolation")
+    }
+    terms = {name: np.concatenate([piece.terms[name] for piece in pieces]) for name in pieces[0].terms}
+    return replace(pieces[0], terms=terms, **parts)
 
 
 def probed_ranges(exposures: Sequence[Exposure]) -> FloatArray:

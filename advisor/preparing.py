@@ -12,6 +12,7 @@ name.  A head that is read back books what its fit had cost, so a continued run 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +21,18 @@ from typing import Any
 import torch
 
 from advisor.project import Project, TaskSettings
+from advisor.task_sources import changed_since, listing, open_catalogue, task_basis
 from estimators.backbone import TorchBackbone
 from estimators.backbone_files import DamagedBackbone, load_backbone, store_backbone
 from estimators.backbone_loading import BackboneSource, backbone_fingerprint, build_backbone, resolve
-from estimators.builtin_tasks import builtin_catalogue
 from estimators.cost import CostMeter
-from estimators.datasets import TIMM_PREFIXES, Catalogue, Side
 from estimators.devices import resolve_device
 from estimators.files import read_json, sha256_bytes, write_json
 from estimators.head_files import DamagedHead, load_head, store_head
 from estimators.heads import HeadFit, fit_head
-from estimators.image_folders import folder_catalogue
 from estimators.splits import SPLITS_FILE, DamagedSplit, read_records, split_catalogue
 from estimators.stored_tasks import load_task, record_notes, shared_samples, store_task, write_records
 from estimators.tasks import Task
-from estimators.timm_datasets import ReaderOptions, timm_catalogue
 
 PREPARED_FILE = "prepared.json"
 SCHEMA = 1
@@ -84,7 +82,7 @@ def prepare(
     torch_device = resolve_device(device or project.device)
     _refuse_other_project(project, run_dir)
     source, _ = resolve(backbone_source(project))
-    backbone, notes = _backbone(source, run_dir, torch_device)
+    backbone, notes = _backbone(project, source, run_dir, torch_device)
     fingerprint = backbone_fingerprint(backbone)
     records, tasks, said = _tasks(project, run_dir, source, allow_unreadable=allow_unreadable)
     check_batches(project, {name: len(task.train) for name, task in tasks.items()})
@@ -126,22 +124,6 @@ def backbone_source(project: Project) -> BackboneSource:
     )
 
 
-def open_catalogue(project: Project, name: str, *, image_size: int) -> Catalogue:
-    """List the samples of a task of the project; nothing is decoded but streams."""
-    task = project.tasks[name]
-    prefix = task.data.split("/", 1)[0].lower() if "/" in task.data else ""
-    try:
-        if prefix == "builtin":
-            catalogue = builtin_catalogue(task.data)
-        elif prefix in TIMM_PREFIXES:
-            catalogue = timm_catalogue(task.data, _reader(project, task), image_size=image_size, limit=task.limit)
-        else:
-            catalogue = folder_catalogue(project.path(task.data), origin=task.data)
-        return catalogue if task.classes is None else catalogue.with_classes(task.classes)
-    except ValueError as error:
-        raise type(error)(f"tasks.{name}: {error}") from error
-
-
 def check_batches(project: Project, train_sizes: Mapping[str, int]) -> None:
     """Refuse a search for batches larger than the smallest task's training samples."""
     name, smallest = min(train_sizes.items(), key=lambda item: item[1])
@@ -167,11 +149,15 @@ def _refuse_other_project(project: Project, run_dir: Path) -> None:
         )
 
 
-def _backbone(source: BackboneSource, run_dir: Path, device: torch.device) -> tuple[TorchBackbone, list[str]]:
+def _backbone(
+    project: Project, source: BackboneSource, run_dir: Path, device: torch.device
+) -> tuple[TorchBackbone, list[str]]:
     """x_0 from the run, or built and stored there."""
     said: list[str] = []
+    parts = [project.backbone.model_dump(mode="json"), project.seed]
+    basis = sha256_bytes(json.dumps(parts, sort_keys=True).encode())
     try:
-        stored = load_backbone(run_dir, source, device=device)
+        stored = load_backbone(run_dir, source, basis=basis, device=device)
     except DamagedBackbone as error:
         said.append(f"{error}: the backbone was loaded from its source again")
         stored = None
@@ -179,7 +165,7 @@ def _backbone(source: BackboneSource, run_dir: Path, device: torch.device) -> tu
         return stored[0], list(stored[1])
     backbone, notes = build_backbone(source, device=device)
     _refuse_changed_weights(run_dir, backbone)
-    store_backbone(run_dir, source, backbone, notes)
+    store_backbone(run_dir, source, backbone, notes, basis=basis)
     return backbone, [*notes, *said]
 
 
@@ -203,6 +189,9 @@ def _tasks(
         records = {}
     tasks: dict[str, Task] = {}
     for name, settings in project.tasks.items():
+        basis = task_basis(project, name, source)
+        if name in records and records[name].get("basis") != basis:  # left by another project that did not get this far
+            del records[name]
         if name in records:
             try:
                 tasks[name] = load_task(run_dir, name, records[name])
@@ -210,12 +199,13 @@ def _tasks(
                 notes.append(f"task {name!r}: {error}; its samples were read from their source again")
         if name not in tasks:
             before = records.get(name)
-            records[name] = _make_task(project, name, settings, run_dir, source, allow_unreadable=allow_unreadable)
+            made = _make_task(project, name, settings, run_dir, source, allow_unreadable=allow_unreadable)
+            records[name] = made | {"basis": basis}
             _refuse_changed_data(name, before, records[name], run_dir)
             write_records(run_dir, records, seed=project.seed)
             tasks[name] = load_task(run_dir, name, records[name])
         else:
-            notes += _changed_since(project, name, records[name])
+            notes += changed_since(project, name, records[name])
         notes += [*records[name].get("notes", []), *record_notes(name, records[name])]
     return records, tasks, [*notes, *shared_samples({name: records[name] for name in tasks})]
 
@@ -244,24 +234,7 @@ def _make_task(
         )
     except ValueError as error:
         raise type(error)(f"tasks.{name}: {error}") from error
-    return record | {"listing": _listing(catalogue), "notes": list(catalogue.notes)}
-
-
-def _listing(catalogue: Catalogue) -> str:
-    return sha256_bytes("\n".join(catalogue.names).encode())
-
-
-def _changed_since(project: Project, name: str, record: Mapping[str, Any]) -> list[str]:
-    """A note where a folder holds other files than when the run was made; the run keeps its own samples."""
-    data = project.tasks[name].data
-    if data.split("/", 1)[0].lower() in ("builtin", *TIMM_PREFIXES) or not project.path(data).is_dir():
-        return []
-    try:
-        unchanged = _listing(open_catalogue(project, name, image_size=int(record["image_size"]))) == record["listing"]
-    except ValueError:
-        unchanged = False
-    said = f"task {name!r}: data={data!r} has changed since this run was made; the run keeps the samples it began with"
-    return [] if unchanged else [said]
+    return record | {"listing": listing(catalogue), "notes": list(catalogue.notes)}
 
 
 def _refuse_changed_data(name: str, before: Any, after: Mapping[str, Any], run_dir: Path) -> None:
@@ -270,22 +243,6 @@ def _refuse_changed_data(name: str, before: Any, after: Mapping[str, Any], run_d
             f"run={str(run_dir)!r}: the samples of task {name!r} are damaged there and their source has changed since, "
             "so they cannot be restored; choose another --out"
         )
-
-
-def _reader(project: Project, task: TaskSettings) -> ReaderOptions:
-    wanted = task.reader
-    splits: dict[Side, str] = {"train": wanted.train}
-    if wanted.validation is not None:
-        splits["validation"] = wanted.validation
-    if wanted.test is not None:
-        splits["test"] = wanted.test
-    return ReaderOptions(
-        root=project.path(wanted.root),
-        download=wanted.download,
-        splits=splits,
-        image_key=wanted.image_key,
-        label_key=wanted.label_key,
-    )
 
 
 def _head(

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.preparing import backbone_source, check_batches, open_catalogue
+from advisor.preparing import backbone_source, check_batches
 from advisor.project import Project
+from advisor.task_sources import open_catalogue
 from estimators.backbone_loading import resolve
 from estimators.checkpoints import read_checkpoint
 from estimators.cost import FORWARD_UNITS, full_fine_tune_units

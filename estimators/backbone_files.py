@@ -23,15 +23,20 @@ class DamagedBackbone(ValueError):
     """Stored weights that are missing, truncated or not those that the run wrote down."""
 
 
-def store_backbone(run: Path, source: BackboneSource, backbone: TorchBackbone, notes: tuple[str, ...]) -> None:
-    """Write x_0 and how it was built; ``backbone.json`` comes last and vouches for the weights."""
+def store_backbone(
+    run: Path, source: BackboneSource, backbone: TorchBackbone, notes: tuple[str, ...], *, basis: str
+) -> None:
+    """Write x_0 and how it was built; ``backbone.json`` comes last and vouches for the weights.
+
+    ``basis`` names the settings that the weights were built from.
+    """
     data = save_tensors({name: value.contiguous() for name, value in backbone.state_dict(backbone.initial).items()})
     write_bytes_atomic(run / WEIGHTS_FILE, data)
-    write_json(run / ABOUT_FILE, about(source) | {"sha256": sha256_bytes(data), "notes": list(notes)})
+    write_json(run / ABOUT_FILE, about(source) | {"basis": basis, "sha256": sha256_bytes(data), "notes": list(notes)})
 
 
 def load_backbone(
-    run: Path, source: BackboneSource, *, device: torch.device | str = "cpu"
+    run: Path, source: BackboneSource, *, basis: str, device: torch.device | str = "cpu"
 ) -> tuple[TorchBackbone, tuple[str, ...]] | None:
     """x_0 as the run holds it, and its notes; ``None`` where the run holds none yet.
 
@@ -45,6 +50,8 @@ def load_backbone(
         data = (run / WEIGHTS_FILE).read_bytes()
         if sha256_bytes(data) != stored["sha256"]:
             raise DamagedBackbone(f"path={str(run / WEIGHTS_FILE)!r} is not what the run wrote down (SHA-256 differs)")
+        if stored["basis"] != basis:
+            raise DamagedBackbone(f"path={str(run / ABOUT_FILE)!r} was made from other settings")
         if {key: stored[key] for key in about(source)} != about(source):
             raise DamagedBackbone(f"path={str(run / ABOUT_FILE)!r} describes another model")
         module = build_module(source, pretrained=False)

@@ -152,6 +152,15 @@ def test_a_run_of_another_project_is_refused_by_name(run: Path, changes: dict[st
     assert contents(run) == before
 
 
+def test_what_an_unfinished_other_project_left_is_not_taken_over(run: Path, tmp_path: Path) -> None:
+    (run / "prepared.json").unlink()  # killed before it was done
+    other = project(seed=1, tasks__low__data="builtin/digits-high", backbone__frozen=["conv1"])
+    mixed, fresh = prepared(run, other)[0], prepared(tmp_path / "fresh", other)[0]
+    assert same(mixed, fresh)
+    for name in ("splits.json", "heads/low.safetensors", "backbone.json"):
+        assert (run / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
 def test_search_and_budget_may_change_on_a_run(run: Path) -> None:
     first, _ = prepared(run)
     second, _ = prepared(run, project(search__steps=[5, 50], budget__probe_share=0.1, objective__goal="worst"))

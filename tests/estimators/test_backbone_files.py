@@ -10,10 +10,10 @@ SOURCE = resolve(BackboneSource(name="test_resnet", image_size=32, seed=3, froze
 
 
 def test_weights_come_back_bit_for_bit_and_ready_to_use(tmp_path: Path) -> None:
-    assert load_backbone(tmp_path, SOURCE) is None
+    assert load_backbone(tmp_path, SOURCE, basis="b") is None
     backbone, notes = build_backbone(SOURCE)
-    store_backbone(tmp_path, SOURCE, backbone, notes)
-    loaded = load_backbone(tmp_path, SOURCE)
+    store_backbone(tmp_path, SOURCE, backbone, notes, basis="b")
+    loaded = load_backbone(tmp_path, SOURCE, basis="b")
     assert loaded is not None
     again, said = loaded
     assert said == notes
@@ -23,10 +23,11 @@ def test_weights_come_back_bit_for_bit_and_ready_to_use(tmp_path: Path) -> None:
     assert backbone_fingerprint(again) == backbone_fingerprint(backbone)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "gone", "other model", "description"])
+@pytest.mark.parametrize("damage", ["truncated", "gone", "other model", "other settings", "description"])
 def test_damaged_weights_are_refused_by_name(tmp_path: Path, damage: str) -> None:
     backbone, notes = build_backbone(SOURCE)
-    store_backbone(tmp_path, SOURCE, backbone, notes)
+    store_backbone(tmp_path, SOURCE, backbone, notes, basis="b")
+    basis = "b"
     weights, source, said = tmp_path / "backbone.safetensors", SOURCE, "backbone.safetensors.*SHA-256 differs"
     if damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:-5])
@@ -35,8 +36,10 @@ def test_damaged_weights_are_refused_by_name(tmp_path: Path, damage: str) -> Non
         said = "backbone.json.*cannot be read back"
     elif damage == "other model":
         source, said = resolve(BackboneSource(name="test_resnet", image_size=64))[0], "describes another model"
+    elif damage == "other settings":
+        basis, said = "c", "made from other settings"
     else:
         (tmp_path / "backbone.json").write_text("{")
         said = "backbone.json.*cannot be read back"
     with pytest.raises(DamagedBackbone, match=said):
-        load_backbone(tmp_path, source)
+        load_backbone(tmp_path, source, basis=basis)

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,17 @@ def write_bytes_atomic(path: Path | str, data: bytes) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
+        candidate = path.parent / f".{path.name[:64]}.{secrets.token_hex(6)}.tmp"
+        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # the user's umask applies
+        temporary = candidate
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        hint = NEXT_STEPS.get(error.errno or 0, "look at the path and try again")
-        reason = f"path={str(path)!r} cannot be written ({error.strerror or error}); {hint}"
-        raise StorageFailed(error.errno, reason) from error
+        raise _storage_failed(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -110,14 +108,17 @@ def read_json(path: Path | str) -> Any:
 def append_json_line(path: Path | str, value: Mapping[str, Any]) -> None:
     """Append one JSON line and sync it; lines of other writers stay whole (one ``write`` call in append mode)."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, line.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _storage_failed(path, error) from error
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -127,6 +128,11 @@ def sha256_bytes(data: bytes) -> str:
     'e3b0c442'
     """
     return hashlib.sha256(data).hexdigest()
+
+
+def _storage_failed(path: Path, error: OSError) -> StorageFailed:
+    hint = NEXT_STEPS.get(error.errno or 0, "look at the path and try again")
+    return StorageFailed(error.errno, f"path={str(path)!r} cannot be written ({error.strerror or error}); {hint}")
 
 
 def _plain(value: Any) -> Any:

@@ -62,6 +62,21 @@ def test_lines_are_appended_in_order(tmp_path: Path) -> None:
     assert [json.loads(line)["i"] for line in lines] == [0, 1, 2]
 
 
+def test_a_line_that_cannot_be_appended_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(StorageFailed, match="a/log.jsonl.*choose another --out"):
+        append_json_line(tmp_path / "a" / "log.jsonl", {})
+
+
+def test_files_take_the_permissions_that_the_user_set(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_bytes_atomic(tmp_path / "private", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
 def test_syncing_a_missing_folder_is_harmless(tmp_path: Path) -> None:
     files.sync_folder(tmp_path / "missing")
     assert not (tmp_path / "missing").exists()

@@ -51,11 +51,8 @@ class TensorVectors:
         return np.multiply(self.vectors, factors, out=self.vectors)
 
     def weighted_sum(self) -> FloatArray:
-        """Σ c_t τ_t, shape [n]; summed term by term, so that a zero coefficient adds exactly nothing."""
-        total = np.zeros_like(self.base)
-        for coefficient, vector in zip(self.coefficients, self.vectors, strict=True):
-            if coefficient != 0.0:
-                total += vector * vector.dtype.type(coefficient)
+        """Σ c_t τ_t, shape [n]; task vectors are finite here, so a zero coefficient adds exactly nothing."""
+        total: FloatArray = self.coefficients.astype(self.vectors.dtype) @ self.vectors
         return total
 
     def weighted_mean(self) -> FloatArray:

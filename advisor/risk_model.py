@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from advisor.displacement_law import DisplacementLaw
+from advisor.drift_cosines import drift_cosines
 from advisor.elasticities import local_exponents, neighbours
 from advisor.exposure import FAMILIES, Exposure, TaskScales, rows
 from advisor.observations import ProbeData
@@ -68,7 +69,7 @@ class RiskModel:
         self.scales_ = TaskScales.from_constants(probes.constants)
         self.weights_ = _weights(self.task_weights, self.scales_.names)
         self.displacement_ = DisplacementLaw.fit(probes, self.scales_)
-        self.cosines_ = self.scales_.gradient_cosine
+        self.cosines_ = drift_cosines(probes.merges, self.displacement_, self.scales_, probes.constants.num_samples)
         linear = [merge for merge in probes.merges if merge.plan.method == "task_arithmetic"]
         self.fits_: dict[int, Fit] = fit_families(linear, self._moves_of, self.scales_, self.cosines_)
         self.method_shares_ = {"task_arithmetic": (1.0, 1.0)}

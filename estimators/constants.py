@@ -35,7 +35,10 @@ class Estimate:
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse NaN and an interval that does not hold its value."""
+        """Store plain Python numbers; refuse NaN and an interval that does not hold its value."""
+        for name, kind in (("value", float), ("low", float), ("high", float), ("cost", float), ("num_samples", int)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        object.__setattr__(self, "identifiable", bool(self.identifiable))
         if any(math.isnan(x) for x in (self.value, self.low, self.high)):
             raise ValueError(
                 f"value={self.value}, low={self.low}, high={self.high} must be numbers; "

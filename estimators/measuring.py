@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from estimators.constants import Constants, Estimate, TaskConstants
+from estimators.constants import Constants, Estimate, Matrix, TaskConstants
 from estimators.cost import CostMeter, full_fine_tune_units
+from estimators.critical_sharpness import CriticalSharpness
+from estimators.directional_curvature import DriftCurvature, NoiseCurvature, RelativeSharpness
 from estimators.gradient_rows import GradientMeasurement
 from estimators.gradient_variance import GradientVariance
 from estimators.heterogeneity import Heterogeneity
@@ -20,8 +22,8 @@ from estimators.initial_gradient import InitialGradientNorm, InitialRisk, Progre
 from estimators.objectives import ClassificationObjective
 from estimators.outcomes import LossNotFinite, MeasurementFailed
 from estimators.sample_budget import SampleBudget
+from estimators.sampled_curvature import SampledTopCurvature
 from estimators.sampling import stable_seed
-from estimators.smoothness import TopCurvature
 from estimators.tasks import Task
 
 DEFAULT_SHARE = 0.1  # of one full fine-tune of all tasks
@@ -79,7 +81,7 @@ def measure_constants(
     run = _Measuring(
         objectives=dict(objectives),
         tasks=dict(tasks),
-        budget=SampleBudget.plan(units / len(names)),
+        budget=SampleBudget.plan(units / len(names), num_tasks=len(names)),
         seed=seed,
         meter=own_meter,
         weights=weights,
@@ -129,11 +131,18 @@ class _Measuring:
             self.attempt(name, "gradient_variance", self.gradient_statistics)
             self.attempt(name, "heldout_gradient_variance", self.heldout_variance)
             self.attempt(name, "top_curvature", self.top_curvature)
+            if self.budget.search_samples:
+                self.attempt(name, "critical_sharpness", self.critical_sharpness)
+            if self.budget.drift_samples and "noise_curvature" in self.fields[name]:
+                self.attempt(name, "drift_curvature", self.drift_curvature)
         if not self.objectives:
             return None, reasons
-        shares = None if task_weights is None or reasons else task_weights
+        shares = task_weights
+        if task_weights is not None and reasons:  # the goal of the tasks that are left
+            total = sum(task_weights[name] for name in self.objectives)
+            shares = {name: task_weights[name] / total for name in self.objectives} if total > 0 else None
         gram = self.shared_gradients(shares)
-        return self.constants(gram), reasons
+        return self.constants(gram, self.goal_curvature(shares), self.relative_sharpness()), reasons
 
     def attempt(self, name: str, field: str, measure: Callable[[str], None]) -> None:
         """Run one estimator for one task; a named outcome is noted under ``field``."""
@@ -160,19 +169,45 @@ class _Measuring:
 
     def gradient_statistics(self, name: str) -> None:
         """sigma^2, noise scale and gradient norm from one draw of training gradients."""
+        noise = NoiseCurvature(
+            num_directions=self.budget.noise_directions,
+            num_samples=self.budget.noise_samples,
+            random_state=self.draw(name, "noise"),
+        ).start(self.objectives[name], self.tasks[name].train, self.weights, meter=self.meter)
         with self.meter.purpose("gradients"):
             variance = GradientVariance(
                 num_samples=self.budget.gradients,
                 num_single=self.budget.single_gradients,
                 memory_budget=self.memory_budget,
                 random_state=self.draw(name, "gradients"),
-            ).fit(self.objectives[name], self.tasks[name].train, self.weights, meter=self.meter)
+            ).fit(
+                self.objectives[name],
+                self.tasks[name].train,
+                self.weights,
+                meter=self.meter,
+                on_batch=self._booked(noise.observe) if self.budget.noise_directions else None,
+            )
         self.gradients[name] = variance.gradients_
         self.fields[name] |= {
             "gradient_variance": variance.estimate_,
             "noise_scale": variance.noise_scale_,
             "initial_gradient_norm": InitialGradientNorm().fit(variance.gradients_.best).estimate_,
         }
+        if self.budget.noise_directions:
+            self.attempt(
+                name, "noise_curvature", lambda name: self.keep(name, noise_curvature=noise.finish().estimate_)
+            )
+
+    def keep(self, name: str, **estimates: Estimate) -> None:
+        """Store fields of one task."""
+        self.fields[name] |= estimates
+
+    def _booked(self, observe: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+        def booked(noise: Tensor) -> None:
+            with self.meter.purpose("noise and drift curvature"):
+                observe(noise)
+
+        return booked
 
     def heldout_variance(self, name: str) -> None:
         """sigma^2 on held-out samples."""
@@ -185,16 +220,99 @@ class _Measuring:
         self.fields[name]["heldout_gradient_variance"] = variance.estimate_
 
     def top_curvature(self, name: str) -> None:
-        """Largest Hessian eigenvalue."""
-        with self.meter.purpose("curvature"):
-            found = TopCurvature(
-                num_samples=self.budget.curvature_samples,
-                max_products=self.budget.curvature_products,
+        """Largest eigenvalue of the Hessian and the Gauss-Newton matrix, and the sharpest sample met."""
+        with self.meter.purpose("top curvature"):
+            found = SampledTopCurvature(
+                num_direction_samples=self.budget.direction_samples,
+                num_fresh_samples=self.budget.fresh_samples,
                 random_state=self.draw(name, "curvature"),
             ).fit(self.objectives[name], self.tasks[name].train, self.weights, meter=self.meter)
-        self.fields[name]["top_curvature"] = found.estimate_
+        self.keep(name, top_curvature=found.estimate_, sample_smoothness=found.sample_smoothness_)
+        if found.gauss_newton_ is not None:
+            self.keep(name, gauss_newton_curvature=found.gauss_newton_)
 
-    def shared_gradients(self, task_weights: Mapping[str, float] | None) -> tuple[tuple[Estimate, ...], ...] | None:
+    def critical_sharpness(self, name: str) -> None:
+        """2/eta_c along the first SGD step of a small batch."""
+        top = self.fields[name].get("top_curvature")
+        with self.meter.purpose("critical sharpness"):
+            found = CriticalSharpness(
+                num_samples=self.budget.search_samples,
+                first_step=1 / top.value if top is not None and top.value > 0 else 0.01,
+                random_state=self.draw(name, "search"),
+            ).fit(self.objectives[name], self.tasks[name].train, None, self.weights, meter=self.meter)
+        self.keep(name, critical_sharpness=found.estimate_)
+
+    def drift_curvature(self, name: str) -> None:
+        """Curvature along the mean gradient."""
+        rows = self.gradients[name].best
+        with self.meter.purpose("noise and drift curvature"):
+            found = DriftCurvature(num_samples=self.budget.drift_samples, random_state=self.draw(name, "drift")).fit(
+                self.objectives[name],
+                self.tasks[name].train,
+                rows,
+                InitialGradientNorm().fit(rows).squared_,
+                self.fields[name]["noise_curvature"],
+                self.weights,
+                meter=self.meter,
+            )
+        self.keep(name, drift_curvature=found.estimate_)
+
+    def goal_curvature(self, task_weights: Mapping[str, float] | None) -> Estimate | None:
+        """Largest Hessian eigenvalue of the goal's risk; ``None`` if it failed or there is but one task."""
+        count = len(self.objectives)
+        if not self.budget.goal_direction_samples:
+            return None
+        try:
+            with self.meter.purpose("top curvature"):
+                return (
+                    SampledTopCurvature(
+                        num_direction_samples=self.budget.goal_direction_samples * count,
+                        num_fresh_samples=self.budget.goal_fresh_samples * count,
+                        random_state=self.draw("goal", "curvature"),
+                    )
+                    .fit_goal(
+                        self.objectives,
+                        {name: self.tasks[name].train for name in self.objectives},
+                        self.weights,
+                        task_weights=task_weights,
+                        meter=self.meter,
+                    )
+                    .estimate_
+                )
+        except MeasurementFailed as error:
+            for name in self.objectives:
+                self.failures[name]["goal_top_curvature"] = str(error)
+            return None
+
+    def relative_sharpness(self) -> Matrix | None:
+        """Every task's curvature along every other's mean gradient (an SGD update up to its length)."""
+        vectors = {name: self.gradients[name].best.mean for name in self.objectives if name in self.gradients}
+        still = [name for name in self.objectives if name not in vectors or not bool(vectors[name].any())]
+        if still or not self.budget.relative_samples:
+            for name in still:
+                self.failures[name]["relative_sharpness"] = (
+                    "the task has no gradient at x_0, so no update to look along"
+                )
+            return None
+        try:
+            with self.meter.purpose("relative sharpness"):
+                return (
+                    RelativeSharpness(num_samples=self.budget.relative_samples, random_state=self.seed)
+                    .fit(
+                        self.objectives,
+                        {name: self.tasks[name].train for name in self.objectives},
+                        vectors,
+                        self.weights,
+                        meter=self.meter,
+                    )
+                    .matrix_
+                )
+        except MeasurementFailed as error:
+            for name in self.objectives:
+                self.failures[name]["relative_sharpness"] = str(error)
+            return None
+
+    def shared_gradients(self, task_weights: Mapping[str, float] | None) -> Matrix | None:
         """Gram matrix, heterogeneity and progress rates, which need every task's gradient."""
         missing = [name for name in self.objectives if name not in self.gradients]
         if missing:
@@ -215,7 +333,7 @@ class _Measuring:
             self.fields[name]["progress_rate"] = rates.estimates_[name]
         return spread.gram_
 
-    def constants(self, gram: tuple[tuple[Estimate, ...], ...] | None) -> Constants:
+    def constants(self, gram: Matrix | None, goal: Estimate | None, relative: Matrix | None) -> Constants:
         """What was measured, as a value."""
         names = list(self.objectives)
         return Constants(
@@ -223,6 +341,8 @@ class _Measuring:
             num_samples={name: len(self.tasks[name].train) for name in names},
             num_classes={name: self.tasks[name].num_classes for name in names},
             num_parameters=self.objectives[names[0]].num_shared,
+            goal_top_curvature=goal,
             gradient_gram=gram,
+            relative_sharpness=relative,
             cost=self.meter.units,
         )

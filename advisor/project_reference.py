@@ -37,13 +37,15 @@ tasks:
 | `data` | what it is |
 |---|---|
 | `data/flowers` | a folder of class folders, with or without `train/`, `val/` (`valid/`, `validation/`), `test/` |
-| `builtin/digits`, `-low`, `-high`, `-even`, `-odd` | scikit-learn's digits, a third of the images |
-| `builtin/digits-rotated`, `builtin/digits-inverted` | turned by 90°; inverted and mirrored; a sixth each |
-| `builtin/digits-pretrain` | all ten digits, the last third: what a demo's backbone is pre-trained on |
+| `builtin/digits`, `-low`, `-high`, `-even`, `-odd` | scikit-learn's 8 x 8 digits: all, 0-4, 5-9, even, odd |
+| `builtin/digits-rotated`, `-inverted`, `-transposed`, `-upside-down`, `-rolled` | all ten digits in other views |
+| `builtin/digits-pretrain` | all ten digits, images of their own: what a demo's backbone is pre-trained on |
 | `torch/cifar10`, `hfds/…`, `hfids/…`, `tfds/…`, `wds/…` | what `timm.data.create_dataset` opens; see `reader` |
 
-The tasks `-low`, `-high`, `-rotated`, `-inverted` and `-pretrain` share no image. A folder that happens to be called
-`torch` or `builtin` is written `./torch/…`.
+`builtin/digits-pretrain` holds a third of scikit-learn's images and shares none with the others. The others are made
+from the remaining two thirds, so they share images with each other; with one `seed` and one `split` an image is on the
+same side of all of them, and preparing says how many are shared. A folder that happens to be called `torch` or
+`builtin` is written `./torch/…`.
 
 Images are turned upright, cut to their centre square, resized to `image_size` (bilinear, antialiased) and stored in the
 run as bytes. Splits are made once with `seed`, stratified by class, and stored in the run; given split folders are

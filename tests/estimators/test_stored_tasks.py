@@ -82,12 +82,25 @@ def test_a_class_that_loses_all_images_of_a_split_is_refused(tmp_path: Path) -> 
 def test_shared_images_are_counted(tmp_path: Path) -> None:
     records = {
         name: store(tmp_path, builtin_catalogue(f"builtin/digits-{name}"), name=name)
-        for name in ("low", "high", "even", "rotated")
+        for name in ("low", "high", "even", "pretrain")
     }
     notes = shared_samples(records)
     low, even = (builtin_catalogue(f"builtin/digits-{name}") for name in ("low", "even"))
-    assert f"'low' and 'even' share {len(set(low.names) & set(even.names))} images" in notes[0]
-    assert len(notes) == 2  # low-even and high-even; rotated digits come from another pool
+    assert f"'low' and 'even' share {len(set(low.names) & set(even.names))} images (none is a test image" in notes[0]
+    assert len(notes) == 2  # low-even and high-even; the pre-training digits come from another pool
+
+
+def test_an_image_that_one_task_trains_on_and_another_tests_on_is_told(tmp_path: Path) -> None:
+    records = {}
+    for name, fractions in (("rotated", (0.7, 0.15, 0.15)), ("inverted", (0.4, 0.2, 0.4))):
+        catalogue = builtin_catalogue(f"builtin/digits-{name}")
+        indices = split_catalogue(catalogue, seed=0, fractions=fractions)
+        records[name] = store_task(tmp_path, name, catalogue, indices, image_size=8, channels=1)
+    (note,) = shared_samples(records)
+    sides = [{n: side for side, names in record["samples"].items() for n in names} for record in records.values()]
+    crossed = sum((sides[0][n] == "test") != (sides[1][n] == "test") for n in sides[0])
+    assert crossed > 0
+    assert f"{crossed} of them are test images of one and not of the other, so test figures may flatter" in note
 
 
 def test_samples_beyond_memory_or_disk_are_refused_before_decoding(

@@ -3,7 +3,7 @@
 Three moves alternate, each a few vectorised calls of the risk:
 1. continuous knobs (coefficients, learning rates in the logarithm): L-BFGS-B in the unit cube, gradient by central
    differences, all 2C neighbours in one call;
-2. all knobs: pattern search.  At each scale from 1/4 to 1/512 of a range it evaluates every single move, every move of
+2. all knobs: pattern search.  At each scale from 1/4 to 1/4096 of a range it evaluates every single move, every move of
    one field for all tasks together, and pairs of them (raise the learning rate *and* shorten), and takes the best.
 3. hops: another optimizer, schedule or method, the next batch size, a tenth of the range of steps, for all tasks alike;
    after each the continuous knobs find their new minimum (1) before the two plans are compared.
@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.optimize import minimize
 
 from studies.evaluation import Evaluations, Evaluator
-from studies.knobs import FloatArray
-from studies.search_space import SearchSpace
+from studies.knobs import FloatArray, Knob
 
-SCALES = tuple(2.0**-k for k in range(2, 10))
+SCALES = tuple(2.0**-k for k in range(2, 13))
 MAX_PAIRS = 2048
 MOVES_A_SCALE = 32
 HOP = 0.1  # of a range, at least one value
@@ -32,6 +32,17 @@ PENALTY = 1e3  # nats for each unit of violation squared; the pattern search aft
 MARGIN = 1e-3  # the penalty begins this far inside: its minimum lies multiplier / (2 PENALTY) further out
 WAY = 33
 KEPT = 16  # evaluations kept from each call; they feed the near-optimal set
+
+
+class Movable(Protocol):
+    """A space in which a plan can be moved."""
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The free knobs, one for each coordinate."""
+
+    def neighbours(self, unit: FloatArray, scale: float) -> FloatArray:
+        """Points [C, D] one knob away from ``unit`` [D]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +59,7 @@ class Polished:
 
 
 def polish(
-    space: SearchSpace,
+    space: Movable,
     evaluate: Evaluator,
     start: FloatArray,
     *,
@@ -103,7 +114,7 @@ def better(first: Evaluations, second: Evaluations) -> bool:
 
 
 def _search(
-    space: SearchSpace, evaluate: Evaluator, here: Evaluations, scale: float, rng: np.random.Generator
+    space: Movable, evaluate: Evaluator, here: Evaluations, scale: float, rng: np.random.Generator
 ) -> tuple[Evaluations, list[Evaluations], int]:
     """Pattern search at one scale: the best plan, evaluations worth keeping, how many were made."""
     seen, count = [], 0
@@ -128,7 +139,7 @@ def _search(
     return here, seen, count
 
 
-def candidates(space: SearchSpace, unit: FloatArray, scale: float, rng: np.random.Generator) -> FloatArray:
+def candidates(space: Movable, unit: FloatArray, scale: float, rng: np.random.Generator) -> FloatArray:
     """Points to try around ``unit``: single moves, the same move for all tasks, and pairs of these."""
     moves = space.neighbours(unit, scale) - unit
     if not len(moves):
@@ -150,7 +161,14 @@ def candidates(space: SearchSpace, unit: FloatArray, scale: float, rng: np.rando
     return np.asarray(np.clip(unit + np.vstack([atoms, atoms[first] + atoms[second]]), 0.0, 1.0))
 
 
-def hops(space: SearchSpace, unit: FloatArray) -> list[FloatArray]:
+def moved(unit: FloatArray, scale: float) -> FloatArray:
+    """Points [C, D] that differ from ``unit`` [D] in one coordinate by ``scale``, cut at the edge of the unit cube."""
+    steps = np.vstack([np.eye(len(unit)), -np.eye(len(unit))]) * scale
+    points = np.clip(unit + steps, 0.0, 1.0)
+    return np.asarray(points[(points != unit).any(axis=1)])
+
+
+def hops(space: Movable, unit: FloatArray) -> list[FloatArray]:
     """Points [D] one hop away: every knob of one field that is not continuous moves at once, the others stay."""
     found = []
     for field in dict.fromkeys(knob.field for knob in space.knobs if not knob.continuous):
@@ -170,17 +188,17 @@ def hops(space: SearchSpace, unit: FloatArray) -> list[FloatArray]:
     return found
 
 
-def descend(space: SearchSpace, evaluate: Evaluator, here: Evaluations) -> tuple[Evaluations, int]:
+def descend(space: Movable, evaluate: Evaluator, here: Evaluations) -> tuple[Evaluations, int]:
     """L-BFGS-B over the continuous knobs, the others held: the better of its end and ``here``, and how many plans."""
     free = np.array([index for index, knob in enumerate(space.knobs) if knob.continuous], dtype=np.int64)
     if not len(free):
         return here, 0
     unit, count = here.units[0], 0
-    start = abs(float(here.goal[0])) if np.isfinite(here.goal[0]) else 0.0
-    ceiling = 10 * start + 10  # stands in for an infinite goal, far above where a descent goes
+    # Stands in for an infinite goal.  No higher than the start, so that the line search meets no cliff but the penalty.
+    ceiling = float(here.goal[0]) if np.isfinite(here.goal[0]) else 0.0
 
     def value(found: Evaluations) -> FloatArray:
-        goal = np.minimum(found.goal, ceiling)
+        goal = np.where(np.isfinite(found.goal), found.goal, ceiling)
         return np.asarray(goal + PENALTY * np.maximum(found.violation + MARGIN, 0.0) ** 2)
 
     def objective(x: FloatArray) -> tuple[float, FloatArray]:

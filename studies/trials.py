@@ -21,7 +21,7 @@ from studies.storage import OpenedStudy, Record
 # (finished trials, planned trials, best goal so far)
 Progress = Callable[[int, int, float], None]
 Stop = Callable[[], bool]
-# Points [B, D], keys and kind -> records in the same order; the whole batch at once.
+# Points [B, D], keys and kind -> records; fewer than keys if it was told to stop.
 EvaluateBatch = Callable[[FloatArray, Sequence[str], str], list[Record]]
 AGREEMENT = 1e-6  # relative difference above which a stored goal and the risk's present answer disagree
 
@@ -164,6 +164,8 @@ def run_batches(
             )
             for record in evaluate(units, keys, "sampler"):
                 log.add(record)
+        if any(key not in log.records for key in keys):  # a dear evaluation was stopped inside the batch
+            return done, "asked"
         done += [log.records[key] for key in keys]
         if progress is not None:
             best = min((r.goal for r in [*given, *done] if r.violation <= 0), default=np.inf)

@@ -18,7 +18,7 @@ TWO_OPTIMIZERS = {"sgd": (1e-3, 1.0), "adamw": (1e-5, 1e-2)}
 
 
 def test_loading_the_search_space_and_the_study_does_not_load_optuna() -> None:
-    code = "import sys, studies.search_space, studies.recipes; print('optuna' in sys.modules)"
+    code = "import sys, studies.search_space, studies.recipes, studies.coefficients; print('optuna' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
 

@@ -42,6 +42,7 @@ class TaskScales:
     Attributes:
         names: task names.
         initial_risk: r_0.
+        initial_spread: relative standard error of r_0, from the samples it was measured on.
         gradient_norm: G.
         gradient_variance: sigma^2.
         curvature: top Hessian eigenvalue L.
@@ -52,6 +53,7 @@ class TaskScales:
 
     names: tuple[str, ...]
     initial_risk: FloatArray
+    initial_spread: FloatArray
     gradient_norm: FloatArray
     gradient_variance: FloatArray
     curvature: FloatArray
@@ -84,6 +86,7 @@ class TaskScales:
         return cls(
             names=constants.names,
             initial_risk=np.array([task.initial_risk.value for task in tasks.values()]),
+            initial_spread=np.array([_spread(task.initial_risk) for task in tasks.values()]),
             gradient_norm=norm,
             gradient_variance=variance,
             curvature=np.array([_curvature(name, task) for name, task in tasks.items()]),
@@ -97,6 +100,7 @@ class TaskScales:
         return TaskScales(
             names=("one",),
             initial_risk=self.initial_risk[j : j + 1],
+            initial_spread=self.initial_spread[j : j + 1],
             gradient_norm=self.gradient_norm[j : j + 1],
             gradient_variance=self.gradient_variance[j : j + 1],
             curvature=self.curvature[j : j + 1],
@@ -222,6 +226,11 @@ def _require(name: str, task: TaskConstants, field: str) -> Estimate:
     if estimate is None:
         raise ValueError(f"{field} of task {name!r} was not measured; the risk model needs it: measure constants first")
     return estimate
+
+
+def _spread(estimate: Estimate) -> float:
+    """Relative standard error of a positive estimate, from its 90 % interval."""
+    return (min(estimate.high, 2 * estimate.value) - max(estimate.low, 0.0)) / (2 * Z90 * estimate.value)
 
 
 def _curvature(name: str, task: TaskConstants) -> float:

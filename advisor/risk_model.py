@@ -262,10 +262,11 @@ class RiskModel:
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Interval ends of tasks and goal: parameter draws and the form's own scatter, in log risk."""
         samples, goals = self._sampled(moves)
-        tasks = interval(samples, risk, self.scales_.initial_risk, extrapolation[:, None], self.level)
-        goal = interval(
-            goals, risk @ self.weights_, self.scales_.initial_risk @ self.weights_, extrapolation, self.level
-        )
+        scales, level = self.scales_, self.level
+        tasks = interval(samples, risk, scales.initial_risk, extrapolation[:, None], level, scales.initial_spread)
+        mean, start = risk @ self.weights_, scales.initial_risk @ self.weights_
+        shared = np.sqrt((risk * scales.initial_spread) ** 2 @ self.weights_**2) / mean
+        goal = interval(goals, mean, start, extrapolation, level, shared)
         return *tasks, *goal
 
 

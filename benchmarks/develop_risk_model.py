@@ -1,8 +1,8 @@
 r"""Scores the risk model on development tables: probe rows are replayed, long rows are predicted.
 
-    python -m benchmarks.develop_risk_model TABLE.csv ...
+    python -m benchmarks.develop_risk_model TABLE.csv SUITE ...
 
-For each table and probe design: fit on the design's rows, predict every row at least 4 times longer, and print Spearman
+For each table or suite and probe design: fit on its rows, predict every row at least 4 times longer, print Spearman
 overall, in the useful region (better than x_0) and in its worst stratum, regret of the best-looking row, coverage and
 width of the 90 % interval, and the mean log error there.  Exploration tables carry test risks of one seed and equal
 recipes; they are for forming ideas, never for reporting.
@@ -14,6 +14,7 @@ import argparse
 import csv
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ from scipy.stats import spearmanr
 
 from advisor.observations import MergeObservation, ProbeData
 from advisor.plan import Plan
+from advisor.probing import merges_to_measure
 from advisor.risk_model import RiskModel
+from benchmarks.suite_format import Suite, load_suite
+from benchmarks.suite_replay import ProbeRequest, replay_probes
 from estimators.constants import Constants, Estimate, TaskConstants
 from estimators.recipe import Recipe
 
@@ -44,7 +48,7 @@ def exploration_constants() -> Constants:
 
     tasks = {
         name: TaskConstants(
-            initial_risk=exact(INITIAL_RISK[i]),
+            initial_risk=exact(INITIAL_RISK[i], 0.0),
             initial_gradient_norm=exact(SQUARED_GRADIENT[i] ** 0.5),
             gradient_variance=exact(VARIANCE[i]),
             top_curvature=exact(CURVATURE[i]),
@@ -142,27 +146,123 @@ def worst_stratum(predicted: FLOATS, measured: FLOATS, k: dict[str, FLOATS]) -> 
     return worst, where
 
 
-def judge(rows: list[MergeObservation], probe: NDArray[np.bool_], largest: float) -> dict[str, float | str]:
-    """Fit on the probe rows, score the long ones."""
+def suite_design(suite: Suite, steps: int) -> list[ProbeRequest]:
+    """Probes as the product makes them: for each optimizer three rates at the small batch, one at the large."""
+    requests = []
+    recipes = [recipe for recipe in suite.recipes.values() if recipe.schedule == "constant"]
+    for optimizer in dict.fromkeys(recipe.optimizer for recipe in recipes):
+        mine = [recipe for recipe in recipes if recipe.optimizer == optimizer]
+        batches = sorted({recipe.batch_size for recipe in mine})
+        for place, batch in enumerate(batches[:2]):
+            rates = sorted({r.learning_rate for r in mine if r.batch_size == batch})
+            middle = len(rates) // 2
+            chosen = rates[max(0, middle - 1) : middle + 2] if place == 0 else rates[middle : middle + 1]
+            for rate in chosen:
+                recipe = next(r for r in mine if r.batch_size == batch and r.learning_rate == rate)
+                alone = suite.tasks[len(requests) % len(suite.tasks)]
+                recipe = recipe.replace(steps=steps)
+                points = tuple(merges_to_measure(recipe, len(suite.tasks), alone=alone))
+                requests.append(ProbeRequest(recipe=recipe, points=points))
+    return requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Case:
+    """One fit and what it is judged on.
+
+    Attributes:
+        name: table or suite, seed and design.
+        probes: what the model is fitted on.
+        plans: M longer plans.
+        risk: [M, N] their measured test risk.
+        initial: [N] test risk of x_0.
+        knobs: knob -> [M].
+    """
+
+    name: str
+    probes: ProbeData
+    plans: list[Plan]
+    risk: FLOATS
+    initial: FLOATS
+    knobs: dict[str, FLOATS]
+
+
+def exploration_cases(path: Path, num_samples: int = 2000) -> list[Case]:
+    """One case for each design."""
+    rows = exploration_rows(path, num_samples)
     k = knobs(rows)
-    chosen = tuple(row for row, used in zip(rows, probe, strict=True) if used)
+    adaptive = next(iter(rows[0].plan.recipes.values())).optimizer == "adamw"
+    largest = 3.0 if adaptive else 1.0
+    cases = []
+    for name, design in designs([1e-4, 3e-4, 1e-3] if adaptive else [0.003, 0.01, 0.03]).items():
+        probe = design(k)
+        long = (k["steps"] >= 4 * k["steps"][probe].max()) & (k["coefficient"] <= largest)
+        chosen = tuple(row for row, used in zip(rows, probe, strict=True) if used)
+        far = [row for row, used in zip(rows, long, strict=True) if used]
+        cases.append(
+            Case(
+                name=f"{path.stem} n={num_samples}, {name}",
+                probes=ProbeData(constants=exploration_constants(), merges=chosen),
+                plans=[row.plan for row in far],
+                risk=np.array([list(row.risks.values()) for row in far]),
+                initial=np.array(INITIAL_RISK),
+                knobs={name: values[long] for name, values in k.items()},
+            )
+        )
+    return cases
+
+
+def suite_cases(path: Path, lengths: tuple[int, ...] = (20, 40)) -> list[Case]:
+    """One case for each seed and length of probes of a stored suite."""
+    suite = load_suite(path)
+    cases = []
+    for seed in suite.seeds:
+        for steps in lengths:
+            replay = replay_probes(suite, seed, suite_design(suite, steps))
+            rows = suite.rows(seed, ("uniform", "mixed", "subset"))
+            plans = [suite.plan(int(row)) for row in rows]
+            length = np.array([min(r.steps for r in plan.recipes.values()) for plan in plans])
+            rows = rows[length >= 4 * replay.longest]
+            plans = [plan for plan, k in zip(plans, length, strict=True) if k >= 4 * replay.longest]
+            first = [next(iter(plan.recipes.values())) for plan in plans]
+            cases.append(
+                Case(
+                    name=f"{suite.name} seed {seed}, {len(replay.probes)} probes of {steps} steps",
+                    probes=replay.data,
+                    plans=plans,
+                    risk=suite.figures["test"][rows],
+                    initial=suite.initial(seed, "test"),
+                    knobs={
+                        "learning_rate": np.array([r.learning_rate for r in first]),
+                        "batch_size": np.array([float(r.batch_size) for r in first]),
+                        "steps": np.array([float(r.steps) for r in first]),
+                        "coefficient": np.array([max(plan.coefficients.values()) for plan in plans]),
+                    },
+                )
+            )
+    return cases
+
+
+def judge(case: Case) -> dict[str, float | str]:
+    """Fit on the probes, score the longer plans."""
     start = time.perf_counter()
-    model = RiskModel().fit(ProbeData(constants=exploration_constants(), merges=chosen))
+    model = RiskModel().fit(case.probes)
     seconds = time.perf_counter() - start
-    long = (k["steps"] >= 4 * k["steps"][probe].max()) & (k["coefficient"] <= largest)
-    far = [row for row, used in zip(rows, long, strict=True) if used]
-    prediction = model.predict([row.plan for row in far], return_interval=True)
-    measured = np.array([np.mean(list(row.risks.values())) for row in far])
-    initial = float(np.mean(INITIAL_RISK))
+    prediction = model.predict(case.plans, return_interval=True)
+    goal, low, high = prediction.goal, prediction.goal_low, prediction.goal_high
+    measured, initial = case.risk.mean(axis=1), float(case.initial.mean())
     useful = measured < initial
-    worst, where = worst_stratum(prediction.goal[useful], measured[useful], {n: v[long][useful] for n, v in k.items()})
-    best = int(np.argmin(prediction.goal))
-    error = np.log(prediction.goal / measured)[useful]
-    inside = (prediction.goal_low <= measured) & (measured <= prediction.goal_high)
-    width = (prediction.goal_high - prediction.goal_low)[useful] / (initial - measured.min())
+    if useful.sum() < 3:
+        return {"useful rows": f"{useful.sum()} of {len(useful)}", "all": float(spearmanr(goal, measured)[0])}
+    worst, where = worst_stratum(goal[useful], measured[useful], {n: v[useful] for n, v in case.knobs.items()})
+    best = int(np.argmin(goal))
+    # Test samples have another risk at x_0 than the validation samples that the model knows: no error of the form.
+    error = np.log(goal / measured * case.initial.mean() / prediction.initial_risk.mean())[useful]
+    inside = (low <= measured) & (measured <= high)
+    width = (high - low)[useful] / (initial - measured.min())
     return {
-        "all": float(spearmanr(prediction.goal, measured)[0]),
-        "useful": float(spearmanr(prediction.goal[useful], measured[useful])[0]),
+        "all": float(spearmanr(goal, measured)[0]),
+        "useful": float(spearmanr(goal[useful], measured[useful])[0]),
         "worst": worst,
         "regret": float((measured[best] - measured.min()) / (initial - measured.min())),
         "cover": float(inside.mean()),
@@ -177,20 +277,18 @@ def judge(rows: list[MergeObservation], probe: NDArray[np.bool_], largest: float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="+", type=Path)
-    parser.add_argument("--num-samples", type=int, default=2000)
+    parser.add_argument("sources", nargs="+", type=Path, help="exploration tables (CSV) and folders of stored suites")
+    parser.add_argument("--num-samples", type=int, default=2000, help="rows of exploration tables to use")
     arguments = parser.parse_args()
     pooled = []
-    for path in arguments.tables:
-        rows = exploration_rows(path, arguments.num_samples)
-        adaptive = next(iter(rows[0].plan.recipes.values())).optimizer == "adamw"
-        rates = [1e-4, 3e-4, 1e-3] if adaptive else [0.003, 0.01, 0.03]
-        for name, design in designs(rates).items():
-            scores = judge(rows, design(knobs(rows)), 3.0 if adaptive else 1.0)
-            pooled.append([value for value in scores.values() if isinstance(value, float)])
-            text = "  ".join(f"{n} {v:.2f}" if isinstance(v, float) else v for n, v in scores.items())
-            print(f"{path.stem:20} {name:30} {text}")
-    print(f"{'mean':51} " + "  ".join(f"{value:.3f}" for value in np.mean(pooled, axis=0)))
+    for path in arguments.sources:
+        for case in suite_cases(path) if path.is_dir() else exploration_cases(path, arguments.num_samples):
+            scores = judge(case)
+            text = "  ".join(f"{n} {v:.2f}" if isinstance(v, float) else f"{n} {v}" for n, v in scores.items())
+            print(f"{case.name:66} {text}")
+            if "regret" in scores:
+                pooled.append([value for value in scores.values() if isinstance(value, float)])
+    print(f"{'mean':66} " + "  ".join(f"{value:.3f}" for value in np.mean(pooled, axis=0)))
 
 
 if __name__ == "__main__":

@@ -62,3 +62,11 @@ def test_parameter_spread_and_collapse_widen_an_interval() -> None:
     above = interval(np.full((8, 1), 0.5), centre, np.array([0.2]), inside, 0.9)
     assert spread[1][0] > calm[1][0]
     assert above[1][0] > calm[1][0]
+
+
+def test_an_uncertain_start_widens_an_interval() -> None:
+    arguments = (np.full((8, 1), 0.5), np.array([0.5]), np.array([0.6]), np.array([0.0]), 0.9)
+    low, high = interval(*arguments, 0.1)
+    half = 1.6448536 * np.hypot(0.1, SCATTER)
+    assert high[0] == pytest.approx(0.5 * np.exp(half))
+    assert low[0] == pytest.approx(0.5 * np.exp(-half))

@@ -4,9 +4,9 @@ The images are dealt once, class by class and independently of any seed of a pro
 
     pool       share   tasks
     pretrain   1/3     builtin/digits-pretrain   (all ten digits: what a demo's backbone is pre-trained on)
-    tasks      2/3     builtin/digits, digits-low (0-4), digits-high (5-9), digits-even, digits-odd, and all ten digits
-                       in other views: digits-rotated, digits-inverted, digits-transposed, digits-upside-down,
-                       digits-rolled
+    tasks      2/3     builtin/digits (all ten), digits-low (0-4), digits-high (5-9), digits-even, digits-odd, and each
+                       of them in another view: digits-rotated, digits-rotated-low, ..., digits-inverted, ...,
+                       digits-transposed, ..., digits-upside-down, ..., digits-rolled, ...
 
 No task shares an image with the pre-training pool.  Tasks share images with each other, in different views; splits put
 a shared image on the same side of all of them (``estimators.splits``), so no test image was trained on in any view, and
@@ -50,30 +50,26 @@ class BuiltinTask:
 
 
 ALL_DIGITS = tuple(range(10))
+SUBSETS = {
+    "": (ALL_DIGITS, "digits 0-9"),
+    "-low": ((0, 1, 2, 3, 4), "digits 0-4"),
+    "-high": ((5, 6, 7, 8, 9), "digits 5-9"),
+    "-even": ((0, 2, 4, 6, 8), "even digits"),
+    "-odd": ((1, 3, 5, 7, 9), "odd digits"),
+}
+VIEWS: dict[str, tuple[str, Callable[[Pixels], Pixels]]] = {
+    "": ("", np.asarray),
+    "-rotated": (" turned by 90 degrees", lambda p: np.rot90(p)),
+    "-inverted": (" inverted and mirrored", lambda p: 255 - p[:, ::-1]),
+    "-transposed": (", rows and columns exchanged", lambda p: p.T),
+    "-upside-down": (" upside down", lambda p: p[::-1]),
+    "-rolled": (", left and right halves exchanged", lambda p: np.roll(p, p.shape[1] // 2, axis=1)),
+}
 BUILTIN_TASKS = {
-    "builtin/digits": BuiltinTask(pool="tasks", digits=ALL_DIGITS, summary="digits 0-9"),
-    "builtin/digits-low": BuiltinTask(pool="tasks", digits=(0, 1, 2, 3, 4), summary="digits 0-4"),
-    "builtin/digits-high": BuiltinTask(pool="tasks", digits=(5, 6, 7, 8, 9), summary="digits 5-9"),
-    "builtin/digits-even": BuiltinTask(pool="tasks", digits=(0, 2, 4, 6, 8), summary="even digits"),
-    "builtin/digits-odd": BuiltinTask(pool="tasks", digits=(1, 3, 5, 7, 9), summary="odd digits"),
-    "builtin/digits-rotated": BuiltinTask(
-        pool="tasks", digits=ALL_DIGITS, summary="digits 0-9 turned by 90 degrees", view=lambda p: np.rot90(p)
-    ),
-    "builtin/digits-inverted": BuiltinTask(
-        pool="tasks", digits=ALL_DIGITS, summary="digits 0-9 inverted and mirrored", view=lambda p: 255 - p[:, ::-1]
-    ),
-    "builtin/digits-transposed": BuiltinTask(
-        pool="tasks", digits=ALL_DIGITS, summary="digits 0-9, rows and columns exchanged", view=lambda p: p.T
-    ),
-    "builtin/digits-upside-down": BuiltinTask(
-        pool="tasks", digits=ALL_DIGITS, summary="digits 0-9 upside down", view=lambda p: p[::-1]
-    ),
-    "builtin/digits-rolled": BuiltinTask(
-        pool="tasks",
-        digits=ALL_DIGITS,
-        summary="digits 0-9 cut in two halves that are exchanged",
-        view=lambda p: np.roll(p, p.shape[1] // 2, axis=1),
-    ),
+    f"builtin/digits{view}{subset}": BuiltinTask(pool="tasks", digits=digits, summary=summary + how, view=change)
+    for view, (how, change) in VIEWS.items()
+    for subset, (digits, summary) in SUBSETS.items()
+} | {
     "builtin/digits-pretrain": BuiltinTask(pool="pretrain", digits=ALL_DIGITS, summary="digits 0-9 for pre-training"),
 }
 

@@ -51,8 +51,12 @@ class TensorVectors:
         return np.multiply(self.vectors, factors, out=self.vectors)
 
     def weighted_sum(self) -> FloatArray:
-        """Σ c_t τ_t, shape [n]; task vectors are finite here, so a zero coefficient adds exactly nothing."""
-        total: FloatArray = self.coefficients.astype(self.vectors.dtype) @ self.vectors
+        """Σ c_t τ_t, shape [n]; added term by term, so that results equal those of other tools to the last bit."""
+        total = np.zeros_like(self.base)
+        term = np.empty_like(total)
+        for coefficient, vector in zip(self.coefficients, self.vectors, strict=True):
+            if coefficient != 0.0:
+                total += np.multiply(vector, vector.dtype.type(coefficient), out=term)
         return total
 
     def weighted_mean(self) -> FloatArray:

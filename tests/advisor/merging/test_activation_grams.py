@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -46,7 +48,8 @@ def test_hooks_and_mode_are_put_back() -> None:
 def test_timm_models_can_be_merged_by_regmean(name: str) -> None:
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=3).eval()
-    size = model.default_cfg["input_size"]
+    config: Any = model.default_cfg
+    size = config["input_size"]
     grams = collect_activation_grams(model, [torch.randn(2, *size)])
     base = {n: t.clone() for n, t in model.state_dict().items()}
     assert {n for n in grams} <= set(base)

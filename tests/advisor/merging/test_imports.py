@@ -6,7 +6,21 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
+import advisor.merging
 from tests.advisor.merging.checkpoints import random_base, random_experts
+
+PUBLIC = (
+    "OPERATORS AdaMergingResult IncompatibleCheckpoints MergeDiverged MergeResult NotEnoughSpace Operator "
+    "OperatorEntry TaskVectorGram TensorVectors UnreadableCheckpoint combine merge merge_lora "
+    "merge_state_dicts merge_with_result metagpt_coefficients open_adapters task_vector_gram task_vectors "
+    "trim_task_vectors tune_by_gradient"
+).split()
+
+
+def test_the_public_names_are_these() -> None:
+    assert advisor.merging.__all__ == PUBLIC
+    assert all(hasattr(advisor.merging, name) for name in PUBLIC)
+
 
 PROGRAM = """
 import sys

@@ -106,8 +106,8 @@ def frozen_trial(
     data = record.to_json()
     return create_trial(
         values=values,
-        params={_label(knob): value for knob, value in zip(knobs, _params(knobs, record.unit), strict=True)},
-        distributions={_label(knob): _distribution(knob) for knob in knobs},
+        params={label(knob): value for knob, value in zip(knobs, _params(knobs, record.unit), strict=True)},
+        distributions={label(knob): _distribution(knob) for knob in knobs},
         user_attrs={"record": data, "checksum": checksum(data)} if meta else {},
         system_attrs=system,
         constraints={"violation": record.violation},
@@ -128,12 +128,12 @@ def _ask_optuna(
     for number, record in enumerate(history):
         generation = {_GENERATION: number // batch} if name == "nsga2" else None
         study.add_trial(frozen_trial(knobs, record, objectives=objectives, ceiling=ceiling, system=generation))
-    distributions = {_label(knob): _distribution(knob) for knob in knobs}
+    distributions = {label(knob): _distribution(knob) for knob in knobs}
     units = []
     for k in range(batch):
         study.sampler = _optuna_sampler(name, _trial_seed(seed, start + k), batch)
         params = study.ask(distributions).params
-        units.append([_unit(knob, params[_label(knob)]) for knob in knobs])
+        units.append([_unit(knob, params[label(knob)]) for knob in knobs])
     return np.array(units, dtype=np.float64).reshape(batch, len(knobs))
 
 
@@ -177,7 +177,7 @@ def _merit(record: Record) -> tuple[bool, float, float]:
     return infeasible, record.violation if infeasible else 0.0, record.goal
 
 
-def _label(knob: Knob) -> str:
+def label(knob: Knob) -> str:
     """The knob's name in Optuna; a learning rate whose range depends on the optimizer is kept as its position in it."""
     return f"{knob.name}_position" if knob.selector else knob.name
 

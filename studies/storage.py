@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -145,12 +146,16 @@ def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives
     optuna = quiet_optuna()
     notes = list(_mend_journal(storage)) if storage.path is not None else []
     try:
-        study = optuna.create_study(
-            storage=_connect(storage),
-            study_name=storage.name,
-            directions=["minimize"] * objectives,
-            load_if_exists=True,
-        )
+        place = _connect(storage)
+        if storage.name in optuna.get_all_study_names(place):  # asked first: creating twice would write a line twice
+            study = optuna.load_study(study_name=storage.name, storage=place)
+        else:
+            study = optuna.create_study(
+                storage=place,
+                study_name=storage.name,
+                directions=["minimize"] * objectives,
+                load_if_exists=True,
+            )
         stored = dict(study.user_attrs)
     except (KeyError, IndexError, TypeError, AssertionError, json.JSONDecodeError) as error:
         raise CorruptStudyError(
@@ -195,6 +200,7 @@ def quiet_optuna() -> Any:
 
 
 def _connect(storage: StudyStorage) -> BaseStorage:
+    from optuna.exceptions import ExperimentalWarning
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -202,7 +208,10 @@ def _connect(storage: StudyStorage) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(storage.path), lock_obj=_lock(storage.path)))
     assert storage.url is not None
     waiting = {"connect_args": {"timeout": 60}} if storage.url.startswith("sqlite") else {}
-    return RDBStorage(storage.url, engine_kwargs=waiting, heartbeat_interval=storage.heartbeat_seconds)
+    with warnings.catch_warnings():
+        # Optuna calls heartbeats experimental; all that is asked of them here is to exist for other programs' trials.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(storage.url, engine_kwargs=waiting, heartbeat_interval=storage.heartbeat_seconds)
 
 
 def _lock(path: Path) -> Any:
@@ -271,14 +280,14 @@ def _damaged_lines(lines: list[bytes]) -> list[int]:
 
 def _coherent(lines: list[bytes]) -> bool:
     """Whether what is left still makes sense: every study is created, and no operation speaks of a trial by number."""
-    studies = 0
+    studies: set[str] = set()
     for line in lines:
         data = json.loads(line)
         if data["op_code"] in _TRIAL_OPERATIONS:
             return False
         if data["op_code"] == _CREATE_STUDY:
-            studies += 1
-        elif not 0 <= data.get("study_id", -1) < studies:
+            studies.add(data["study_name"])
+        elif not 0 <= data.get("study_id", -1) < len(studies):
             return False
     return True
 

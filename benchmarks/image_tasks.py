@@ -68,14 +68,17 @@ IMAGE_TASKS = {
     "digits-inverted": ImageTask(source="digits", view="inverted", first=0, count=1797),
     "digits-striped": ImageTask(source="digits", view="striped", first=0, count=1797),
     "digits-transposed": ImageTask(source="digits", view="transposed", first=0, count=1797),
+    "digits-upside-down": ImageTask(source="digits", view="upside-down", first=0, count=1797),
+    "digits-edges": ImageTask(source="digits", view="edges", first=0, count=1797),
+    "digits-rolled": ImageTask(source="digits", view="rolled", first=0, count=1797),
     "fashion-pretrain": ImageTask(source="fashion", view="upright", first=0, count=8000),
     "fashion-rotated": ImageTask(source="fashion", view="rotated", first=20_000, count=4000),
     "fashion-inverted": ImageTask(source="fashion", view="inverted", first=24_000, count=4000),
     "fashion-tops": ImageTask(source="fashion", view="upside-down", first=28_000, count=7000, classes=TOPS),
     "fashion-others": ImageTask(source="fashion", view="transposed", first=35_000, count=6000, classes=OTHERS),
     "fashion-rolled": ImageTask(source="fashion", view="rolled", first=41_000, count=2500),
-    "fashion-edges": ImageTask(source="fashion", view="edges", first=43_500, count=2500),
-    "fashion-striped": ImageTask(source="fashion", view="striped", first=46_000, count=2500),
+    "fashion-edges": ImageTask(source="fashion", view="edges", first=43_500, count=3000),
+    "fashion-striped": ImageTask(source="fashion", view="striped", first=46_500, count=3000),
 }
 
 

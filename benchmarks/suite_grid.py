@@ -195,6 +195,7 @@ class Grid:
         if values.get("pretraining"):
             settings = dict(values["pretraining"])
             settings["data"] = folder / str(settings["data"])
+            settings["learning_rate"] = float(settings.get("learning_rate", 2e-3))  # YAML reads 1e-3 as text
             values["pretraining"] = _build(Pretraining, settings, "grid.pretraining")
         if "methods" in values:
             values["methods"] = {name: _plain(list(cells)) for name, cells in values["methods"].items()}

@@ -1,0 +1,183 @@
+r"""The advisor under judgement: probes chosen by its own design and replayed, its own risk model, advice on the grid.
+
+    probes      ``advisor.probing.next_probe`` within ``BUDGET_SHARE`` of a full fine-tune, heads and constants included
+    fit         ``advisor.risk_model.RiskModel``
+    advice      the candidate of the grid with the lowest predicted goal; refused where the predicted gain over x_0 is
+                below the advisor's own ``MIN_GAIN``
+    refit       the advised recipe is trained, its merges are measured on validation data, the model is fitted again
+
+Every step is counted: heads, constants, probes, merged evaluations, trained recipes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.observations import ProbeData
+from advisor.probing import LINEAR_METHOD, Probe, design_probes, next_probe
+from advisor.risk_model import RiskModel
+from advisor.risk_prediction import RiskPrediction
+from advisor.status import MIN_GAIN
+from benchmarks.suite_format import Candidates, FloatArray, Suite, candidate_plans, evaluation_units
+from benchmarks.suite_replay import ProbeRequest, Replay, ReplayedProbe, collect, observation, replay_probe
+from estimators.recipe import Recipe
+
+BUDGET_SHARE = 0.25  # of a full fine-tune, everything before advice (the advisor's default)
+REFITS = 5  # rounds of advise, train, refit that a curve shows
+MOST_PROBES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SuiteAdvice:
+    """What the advisor says on one seed of a suite.
+
+    Attributes:
+        candidates: the grid's plans.
+        choice: position of the advised candidate, or ``None`` for refusing.
+        prediction: predictions of all candidates, with intervals.
+        model: the fitted model.
+        replay: the probes it rests on.
+    """
+
+    candidates: Candidates
+    choice: int | None
+    prediction: RiskPrediction
+    model: RiskModel
+    replay: Replay
+
+
+def advise_on_suite(suite: Suite, seed: int, *, replay: Replay | None = None) -> SuiteAdvice:
+    """The advisor's first advice on a seed, before any long training; ``replay`` overrides its own probes."""
+    replay = replay_design(suite, seed) if replay is None else replay
+    candidates = candidate_plans(suite, seed)
+    model = RiskModel(seed=0).fit(replay.data)
+    prediction = model.predict(list(candidates.plans), return_interval=True)
+    return SuiteAdvice(
+        candidates=candidates,
+        choice=choose(prediction.goal, suite.initial(seed, "validation").mean()),
+        prediction=prediction,
+        model=model,
+        replay=replay,
+    )
+
+
+def choose(goal: FloatArray, initial: float) -> int | None:
+    """The lowest predicted goal, or ``None`` where it gains less than ``MIN_GAIN`` of x_0's risk."""
+    best = int(np.argmin(goal))
+    return best if initial - goal[best] > MIN_GAIN * initial else None
+
+
+def replay_design(suite: Suite, seed: int, *, share: float = BUDGET_SHARE) -> Replay:
+    """Probes as the advisor's design asks for them, one after another, moved to the nearest stored settings."""
+    search = suite.metadata["project"]["search"]
+    constants = suite.constants(seed)
+    record = suite.record(seed)
+    spent_before = constants.cost + float(record["head_cost"])
+    design = design_probes(
+        constants,
+        rates={name: (float(low), float(high)) for name, (low, high) in search["learning_rate"].items()},
+        batch_range=tuple(search["batch_size"]),
+        max_steps=suite.max_steps,
+        budget=share * suite.full_fine_tune - spent_before,
+        validation_samples=suite.evaluation_size(seed, "probe"),
+        methods=(LINEAR_METHOD, *_stored_methods(suite)),
+    )
+    done: list[ReplayedProbe] = []
+    probes: list[Probe] = []
+    weights = dict.fromkeys(suite.tasks, 1.0)
+    spent = evaluation_units(suite, seed, "probe")
+    while len(done) < MOST_PROBES:
+        recipe = next_probe(design, probes, weights, spent=spent)
+        if recipe is None:
+            break
+        first = all(probe.recipe.optimizer != recipe.optimizer for probe in probes)
+        points = tuple(design.merges(recipe, number=len(done), first=first))
+        probe = replay_probe(suite, seed, ProbeRequest(recipe=recipe, points=points))
+        if any(before.number == probe.number and before.recipe == probe.recipe for before in done):
+            # the grid has no new setting nearby: the advisor would learn nothing, so this optimizer is done
+            rates = {name: ends for name, ends in design.rates.items() if name != recipe.optimizer}
+            design = dataclasses.replace(design, rates=rates)
+            continue
+        done.append(probe)
+        probes.append(_as_probe(probe, recipe))
+        spent += probe.training + probe.evaluation
+    return collect(suite, seed, done)
+
+
+def _stored_methods(suite: Suite) -> list[str]:
+    return sorted({str(name) for name in suite.method} - {LINEAR_METHOD})
+
+
+def _as_probe(probe: ReplayedProbe, wanted: Recipe) -> Probe:
+    """The probe as the design sees it: at the batch size that was asked for, at the rate that was stored."""
+    seen = wanted.replace(learning_rate=probe.recipe.learning_rate, steps=probe.recipe.steps)
+    return Probe(
+        recipe=seen,
+        traces=probe.traces,
+        merges=probe.merges,
+        outcomes={},
+        cost=probe.training + probe.evaluation,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """One moment of a search.
+
+    Attributes:
+        cost: units spent so far.
+        choice: candidate that would be recommended now, or ``None``.
+        training: units of training the recipe that is recommended.
+        trained: whether that recipe was already trained, so that ``cost`` holds its training.
+    """
+
+    cost: float
+    choice: int | None
+    training: float
+    trained: bool
+
+
+def advisor_curve(
+    suite: Suite, seed: int, *, replay: Replay | None = None, first: SuiteAdvice | None = None
+) -> list[CurvePoint]:
+    """Advice, then rounds of training what is advised, measuring it on validation data and refitting."""
+    advice = advise_on_suite(suite, seed, replay=replay) if first is None else first
+    candidates, data = advice.candidates, advice.replay.data
+    cost, choice = advice.replay.units, advice.choice
+    points = [_point(candidates, cost, choice, trained=False)]
+    measured = np.zeros(len(candidates), dtype=bool)
+    for _ in range(REFITS):
+        wanted = int(np.argmin(advice.prediction.goal)) if choice is None else choice
+        rows = _same_run(suite, candidates, wanted) & ~measured
+        if not rows.any():
+            break
+        cost += float(candidates.training_cost[wanted]) + int(rows.sum()) * evaluation_units(suite, seed)
+        measured |= rows
+        data = _with_rows(suite, data, candidates.rows[rows])
+        goal = RiskModel(seed=0).fit(data).predict(list(candidates.plans)).goal
+        goal = np.where(measured, candidates.validation, goal)
+        choice = choose(goal, suite.initial(seed, "validation").mean())
+        points.append(_point(candidates, cost, choice, trained=choice is not None and bool(measured[choice])))
+    return points
+
+
+def _point(candidates: Candidates, cost: float, choice: int | None, *, trained: bool) -> CurvePoint:
+    training = 0.0 if choice is None else float(candidates.training_cost[choice])
+    return CurvePoint(cost=cost, choice=choice, training=training, trained=trained)
+
+
+def _same_run(suite: Suite, candidates: Candidates, choice: int) -> NDArray[np.bool_]:
+    """Candidates that the trained runs of one candidate give: same runs, checkpoints up to its own, any coefficient."""
+    wanted = suite.groups[int(suite.group[candidates.rows[choice]])]
+    groups = [suite.groups[int(suite.group[row])] for row in candidates.rows]
+    return np.array([g.recipes == wanted.recipes and max(g.steps) <= max(wanted.steps) for g in groups])
+
+
+def _with_rows(suite: Suite, data: ProbeData, rows: Sequence[Any] | NDArray[np.int64]) -> ProbeData:
+    return data.with_merges([observation(suite, int(row), "validation") for row in rows])

@@ -32,6 +32,8 @@ SHARED = ("a1", "a2", "nu", "beta", "omega", "gamma")
 PRIOR_MEAN = np.array([0.0, -0.5, -0.6, -1.2, 0.7, 0.0])
 PRIOR_WIDTH = np.array([0.3, 0.3, 0.6, 0.7, 1.0, 1.0])
 TASK_WIDTH = 0.2
+JUMP = 1.2  # log factor from the law's prior beyond which a run has jumped over the stability edge: left aside
+OUTLIER = 2.0  # residuals of more standard deviations than this hardly count
 SCATTER = 0.15  # relative scatter of ||tau|| around the law, one seed to the next
 
 
@@ -153,10 +155,23 @@ def _fit_family(rows: Sequence[tuple[str, int, float, float, float]], scales: Ta
     width = np.concatenate([PRIOR_WIDTH, np.full(2 * count, TASK_WIDTH)])
     pick = (np.arange(len(rows)), task)
     shape = (len(rows), count)
+    v, u = _law(mean, np.broadcast_to(time[:, None], shape), np.broadcast_to(walk[:, None], shape), scales)
+    smooth = np.abs(0.5 * np.log((v + u * u)[pick] / squared)) < JUMP
 
     def residuals(theta: FloatArray) -> FloatArray:
         v, u = _law(theta, np.broadcast_to(time[:, None], shape), np.broadcast_to(walk[:, None], shape), scales)
         misfit = 0.5 * np.log((v + u * u)[pick] / squared)
-        return np.concatenate([misfit / SCATTER, (theta - mean) / width])
+        return np.concatenate([tempered(misfit / SCATTER, OUTLIER) * smooth, (theta - mean) / width])
 
-    return np.asarray(least_squares(residuals, mean, loss="soft_l1", max_nfev=60).x)
+    return np.asarray(least_squares(residuals, mean, max_nfev=60).x)
+
+
+def tempered(residuals: FloatArray, scale: float) -> FloatArray:
+    """Residuals whose squares grow like a Cauchy log-likelihood: sign(r) c sqrt(log(1 + (r/c)^2)).
+
+    Runs beyond the stability edge jump by factors that no smooth law has; they must not bend it.
+
+    >>> tempered(np.array([0.1, -1000.0]), 2.0).round(2).tolist()
+    [0.1, -7.05]
+    """
+    return np.asarray(np.sign(residuals) * scale * np.sqrt(np.log1p((residuals / scale) ** 2)))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from advisor.displacement_law import tempered
 from advisor.exposure import TaskScales
 from advisor.observations import MergeObservation
 from advisor.plan import FloatArray, Plan
@@ -29,6 +30,7 @@ BASE_SCATTER = 0.082
 EXCESS_SLOPE = 0.245
 EARLY_WEIGHT = 0.429  # gamma: earlier checkpoints say less about long runs
 RUN_WORTH = 3.0
+OUTLIER = 3.0  # residuals of more standard deviations than this hardly count
 WORST_LOG_RISK = 3.0  # a merge thrown further than this above x_0 says no more than that it was thrown
 LUCK = 2.0  # a measured displacement counts up to this factor from the law; beyond it lies the stability edge
 METHOD_WIDTH = 0.4  # prior width of a method's log shares of progress and interference
@@ -153,7 +155,7 @@ def _fit(
     def misfit(theta: FloatArray) -> FloatArray:
         """[M, N], or [S, M, N] for S parameter sets."""
         risk, _ = task_risk({family: unpack(theta, family)}, moves, scales, cosines)
-        return np.asarray((np.log(risk / scales.initial_risk) - target.values) * target.weight)
+        return tempered((np.log(risk / scales.initial_risk) - target.values) * target.weight, OUTLIER)
 
     def residuals(theta: FloatArray) -> FloatArray:
         return np.concatenate([misfit(theta.reshape(shape)).ravel(), theta])

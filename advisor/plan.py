@@ -151,10 +151,10 @@ class PlanTable:
         """
         m = self.momentum
         mass = (self.steps - m * (1 - m**self.steps) / (1 - m)) / (1 - m)
-        for row, column in zip(*np.nonzero(self.schedule), strict=True):
-            factors = schedule_factors("warmup_cosine", int(self.steps[row, column]))
-            decay = m[row, column] ** np.arange(len(factors), 0, -1)
-            mass[row, column] = float(np.sum(factors * (1 - decay)) / (1 - m[row, column]))
+        scheduled = self.schedule > 0
+        # a million experts share a few pairs of steps and momentum: each pair is summed once
+        pairs, index = np.unique(np.stack([self.steps[scheduled], m[scheduled]]), axis=1, return_inverse=True)
+        mass[scheduled] = np.array([_cosine_mass(int(steps), decay) for steps, decay in pairs.T])[index.ravel()]
         return mass
 
     def training_cost(self) -> FloatArray:
@@ -191,3 +191,10 @@ class PlanTable:
             coefficients=np.array([[plan.coefficients[name] for name in names] for plan in plans], dtype=np.float64),
             method=tuple(plan.method for plan in plans),
         )
+
+
+def _cosine_mass(steps: int, momentum: float) -> float:
+    """||a||_1 of heavy ball (or SGD with momentum 0) under warm-up and cosine."""
+    factors = schedule_factors("warmup_cosine", steps)
+    decay = momentum ** np.arange(1, steps + 1)  # step l is carried on by sum_{k<=l} m^(l-k)
+    return float(np.sum(factors * (1 - decay)) / (1 - momentum))

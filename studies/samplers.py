@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from studies.journal import checksum
 from studies.knobs import FloatArray, Knob
-from studies.storage import Record, checksum, quiet_optuna
+from studies.storage import Record, quiet_optuna
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -12,29 +12,20 @@ by another program (marked FAIL).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from studies.journal import CorruptStudyError, checksum, journal_lock, mend_journal
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
-
-LOCK_GRACE_SECONDS = 10  # a lock this old was left by a killed process: one append takes milliseconds
-_CREATE_STUDY, _CREATE_TRIAL = 0, 4  # operation codes of Optuna's journal
-_TRIAL_OPERATIONS = range(5, 10)
-
-
-class CorruptStudyError(ValueError):
-    """A stored study cannot be read; the message names file and line."""
 
 
 class ForeignStudyError(ValueError):
@@ -136,15 +127,10 @@ class OpenedStudy:
         self.study.add_trial(trial)
 
 
-def checksum(data: Mapping[str, Any]) -> str:
-    """SHA-256 of a record's JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
 def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives: int = 1) -> OpenedStudy:
     """Open a study, or start it; refuse another project's or one started with other settings."""
     optuna = quiet_optuna()
-    notes = list(_mend_journal(storage)) if storage.path is not None else []
+    notes = list(mend_journal(storage.path, repair=storage.repair)) if storage.path is not None else []
     try:
         place = _connect(storage)
         if storage.name in optuna.get_all_study_names(place):  # asked first: creating twice would write a line twice
@@ -163,7 +149,8 @@ def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives
             "move it away and run again, the same seed finds the same plan"
         ) from error
     # Through JSON, so that a tuple compares equal to the list it was stored as.
-    wanted = {"fingerprint": storage.fingerprint, "settings": json.loads(json.dumps(settings))}
+    asked = json.loads(json.dumps(dict(settings) | {"objectives": objectives}))
+    wanted = {"fingerprint": storage.fingerprint, "settings": asked}
     for name, value in wanted.items():
         if name not in stored:
             study.set_user_attr(name, value)
@@ -205,7 +192,7 @@ def _connect(storage: StudyStorage) -> BaseStorage:
     from optuna.storages.journal import JournalFileBackend
 
     if storage.path is not None:
-        return JournalStorage(JournalFileBackend(str(storage.path), lock_obj=_lock(storage.path)))
+        return JournalStorage(JournalFileBackend(str(storage.path), lock_obj=journal_lock(storage.path)))
     assert storage.url is not None
     waiting = {"connect_args": {"timeout": 60}} if storage.url.startswith("sqlite") else {}
     with warnings.catch_warnings():
@@ -214,106 +201,9 @@ def _connect(storage: StudyStorage) -> BaseStorage:
         return RDBStorage(storage.url, engine_kwargs=waiting, heartbeat_interval=storage.heartbeat_seconds)
 
 
-def _lock(path: Path) -> Any:
-    from optuna.storages.journal import JournalFileOpenLock
-
-    return JournalFileOpenLock(str(path), grace_period=LOCK_GRACE_SECONDS)
-
-
 def _foreign(storage: StudyStorage, name: str, stored: Any, wanted: Any) -> str:
     where = f"study {storage.name!r} in {storage.path or storage.url}"
     if name == "fingerprint":
         return f"{where} belongs to project {stored!r}, not {wanted!r}; choose another run directory"
     changed = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
     return f"{where} was started with other settings ({', '.join(changed)} differ); choose another study name or run"
-
-
-def _mend_journal(storage: StudyStorage) -> Iterator[str]:
-    """Drop damaged lines of a journal, keeping a copy of the file; yield a note for each repair."""
-    path = storage.path
-    assert path is not None
-    if not path.parent.is_dir():
-        raise ValueError(f"path={path}: the folder of a study file must exist; create {path.parent}")
-    if not path.exists():
-        return
-    with _locked(path):
-        lines = path.read_bytes().splitlines(keepends=True)
-        torn = bool(lines) and not lines[-1].endswith(b"\n")
-        damaged = _damaged_lines(lines)
-        if not damaged:
-            return
-        only_torn = torn and damaged == [len(lines)]
-        if not storage.repair and not only_torn:
-            raise CorruptStudyError(
-                f"line {damaged[0]} of study file {path} is damaged; open it with repair=True to redo that trial alone"
-            )
-        kept = [line for number, line in enumerate(lines, start=1) if number not in damaged]
-        if not (only_torn or _coherent(kept)):
-            raise CorruptStudyError(
-                f"line {damaged[0]} of study file {path} is damaged and later lines rest on it; "
-                "move the file away and run again, the same seed finds the same plan"
-            )
-        copy = _free_name(path)
-        copy.write_bytes(b"".join(lines))
-        _replace(path, b"".join(kept))
-    for number in damaged:
-        what = "was cut short by a kill" if torn and number == len(lines) else "was damaged"
-        yield f"line {number} of {path.name} {what}: dropped and redone; the old file is kept as {copy.name}"
-
-
-def _damaged_lines(lines: list[bytes]) -> list[int]:
-    """Numbers, from 1, of lines that are torn, not JSON objects, or trials that do not match their checksum."""
-    damaged = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            data = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            data = None
-        if not isinstance(data, dict) or not isinstance(data.get("op_code"), int):
-            damaged.append(number)
-        elif data["op_code"] == _CREATE_TRIAL:
-            attrs = data.get("user_attrs") or {}
-            if "record" in attrs and attrs.get("checksum") != checksum(attrs["record"]):
-                damaged.append(number)
-    return damaged
-
-
-def _coherent(lines: list[bytes]) -> bool:
-    """Whether what is left still makes sense: every study is created, and no operation speaks of a trial by number."""
-    studies: set[str] = set()
-    for line in lines:
-        data = json.loads(line)
-        if data["op_code"] in _TRIAL_OPERATIONS:
-            return False
-        if data["op_code"] == _CREATE_STUDY:
-            studies.add(data["study_name"])
-        elif not 0 <= data.get("study_id", -1) < len(studies):
-            return False
-    return True
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = _lock(path)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (copy := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    return copy
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file, fsync, rename."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

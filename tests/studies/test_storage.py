@@ -13,10 +13,11 @@ import numpy as np
 import optuna
 import pytest
 
+from studies.journal import CorruptStudyError, checksum
 from studies.knobs import Axis, Knob
 from studies.recipes import search_recipes
 from studies.samplers import frozen_trial
-from studies.storage import CorruptStudyError, ForeignStudyError, Record, StudyStorage, checksum, mark_stale, open_study
+from studies.storage import ForeignStudyError, Record, StudyStorage, mark_stale, open_study
 from tests.studies.plan_problems import make_space, quadratic_risk
 
 FEW: dict[str, Any] = {"trials": 12, "batch": 4, "sweep": 256}

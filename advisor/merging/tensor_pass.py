@@ -1,6 +1,6 @@
 """One pass over all tensors: read a block, subtract the base, collect the Gram matrix, merge, write.
 
-    for each tensor, for each block of 2¹⁶ elements:
+    for each tensor, for each block of 2¹⁵ elements:
         τ_t = x_t − x₀        G += τ τᵀ        x_avg = x₀ + Π(τ)
 
 Elementwise operators never hold more than one block of each input; the others hold N + 2 tensors (τ, base, result).
@@ -19,7 +19,9 @@ from advisor.merging.grams import TensorStatistics
 from advisor.merging.number_formats import FloatArray, RawArray, to_storage, to_working, working_dtype
 from advisor.merging.operator import Coefficients, Operator, TensorVectors
 
-BLOCK = 1 << 16  # elements; N + 2 blocks of fp32 stay in a core's cache for a handful of experts
+BLOCK = (
+    1 << 15
+)  # elements: 128 KB of fp32, small enough for the cache and for malloc to keep, so no page is faulted twice
 
 CoefficientsOf = Callable[[str], Coefficients]
 Result = TypeVar("Result")
@@ -194,7 +196,7 @@ def _write(
     sink: Sink,
     within: slice = slice(None),
 ) -> None:
-    merged = block.base[within] + change
+    merged = np.add(block.base[within], change, out=change)
     if name.endswith("running_var") and merged.size and not merged.min() >= 0:
         raise ValueError(
             f"tensor {name!r}: the merged variance is {float(merged.min()):.4g}, below 0: these coefficients "

@@ -49,14 +49,14 @@ class Pace:
         self.seconds = seconds
         self.clock = clock
         self.stage = ""
-        self.started = self.spoke = 0.0
+        self.started = self.spoke = self.begun_at = 0.0
         self.finished = False
 
     def is_due(self, stage: str, done: float, total: float) -> bool:
         """Whether to speak now; remembers that it was."""
         now = self.clock()
         if stage != self.stage:
-            self.stage, self.started, self.spoke, self.finished = stage, now, now, False
+            self.stage, self.started, self.spoke, self.begun_at = stage, now, now, done
             self.finished = total > 0 and done >= total
             return True
         ends = total > 0 and done >= total and not self.finished
@@ -67,9 +67,11 @@ class Pace:
         return False
 
     def seconds_left(self, done: float, total: float) -> float | None:
-        """Time left at the stage's pace so far; ``None`` while nothing is known."""
+        """Time left at the stage's pace since it was first heard of; ``None`` while nothing is known."""
         spent = self.clock() - self.started
-        return None if not (0 < done <= total and spent > 0) else spent * (total - done) / done
+        if not (self.begun_at < done <= total and spent > 0):
+            return None
+        return spent * (total - done) / (done - self.begun_at)
 
 
 def plain_progress(stream: IO[str], *, clock: Callable[[], float] = time.monotonic) -> Progress:
@@ -141,12 +143,16 @@ def describe(stage: str, done: float, total: float, seconds_left: float | None, 
     >>> describe("probe", 3, 12, 75.0, {"loss": 0.5123})
     'probe: 3 of 12 (25 %), about 1 min 15 s left, loss 0.512'
     """
-    parts = [f"{stage}: {done:.6g} of {total:.6g} ({done / total:.0%})".replace("%)", " %)") if total else stage]
+    parts = [f"{stage}: {_count(done)} of {_count(total)} ({100 * done / total:.0f} %)" if total else stage]
     if seconds_left is not None and done < total:
         parts.append(f"about {describe_seconds(seconds_left)} left")
     if info:
         parts.append(describe_info(info))
     return ", ".join(parts)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def describe_info(info: dict[str, object]) -> str:

@@ -105,20 +105,19 @@ def summarise(path: Path | str) -> RunSummary:
     )
 
 
-def latest_unfinished(root: Path | str, project_text: str) -> RunSummary | None:
-    """The newest run of the same project that is not complete and that nobody writes to, to go on with.
+def runs_of_project(root: Path | str, project_text: str) -> tuple[RunSummary, ...]:
+    """Runs of the same project, newest first.
 
     Args:
         root: folder of runs.
         project_text: content of ``project.yaml`` as a run stores it.
     """
-    for run in list_runs(root):
-        if run.is_complete or run.state in ("running", "damaged"):
-            continue
+
+    def is_of(run: RunSummary) -> bool:
         stored = run.path / "project.yaml"
-        if stored.is_file() and stored.read_text(encoding="utf-8", errors="replace") == project_text:
-            return run
-    return None
+        return stored.is_file() and stored.read_text(encoding="utf-8", errors="replace") == project_text
+
+    return tuple(run for run in list_runs(root) if is_of(run))
 
 
 def _state(folder: Path) -> tuple[State, str]:

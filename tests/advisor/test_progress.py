@@ -17,12 +17,17 @@ def test_plain_lines_come_at_start_and_end_and_every_ten_seconds() -> None:
         now[0] = float(step)
         progress("probe", step, 30, loss=0.5)
     progress("merge", 0, 0)
+    progress("advice", 1234.5, 5000)  # taken up in the middle: no pace is known yet
+    now[0] = 45.0
+    progress("advice", 2345.6, 5000)
     assert stream.getvalue().splitlines() == [
         "probe: 0 of 30 (0 %), loss 0.5",
         "probe: 10 of 30 (33 %), about 20 s left, loss 0.5",
         "probe: 20 of 30 (67 %), about 10 s left, loss 0.5",
         "probe: 30 of 30 (100 %), loss 0.5",
         "merge",
+        "advice: 1,234 of 5,000 (25 %)",
+        "advice: 2,346 of 5,000 (47 %), about 36 s left",
     ]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor.run_listing import latest_unfinished, list_runs, summarise
+from advisor.run_listing import list_runs, runs_of_project, summarise
 from advisor.run_lock import Writer
 from advisor.runs import RunDirectory
 
@@ -52,18 +52,20 @@ def test_stages_are_those_whose_results_are_there(tmp_path: Path) -> None:
     assert summarise(run.path).stages == ("probe", "train")
 
 
-def test_the_same_project_goes_on_with_its_newest_unfinished_run(tmp_path: Path) -> None:
-    assert latest_unfinished(tmp_path / "none", "seed: 0\n") is None
+def test_runs_of_the_same_project_are_found_newest_first(tmp_path: Path) -> None:
+    assert runs_of_project(tmp_path / "none", "seed: 0\n") == ()
     make(tmp_path, "a", "seed: 1\n")
-    mine = make(tmp_path, "b")
-    found = latest_unfinished(tmp_path, "seed: 0\n")
-    assert found is not None
-    assert found.id == "b"
-    with mine.writing("run"):
-        assert latest_unfinished(tmp_path, "seed: 0\n") is None
+    make(tmp_path, "b")
+    make(tmp_path, "c")
+    assert [run.id for run in runs_of_project(tmp_path, "seed: 0\n")] == ["c", "b"]
+
+
+def test_a_run_is_complete_once_its_last_stage_is_there_and_its_command_finished(tmp_path: Path) -> None:
+    run = make(tmp_path, "a")
+    with run.writing("run"):
         for name in ("probe_data.json", "recommendation.json", "validation.json", "report.json"):
-            mine.write_json(name, {})
-        mine.write_bytes("experts/a.safetensors", b"")
-        mine.write_bytes("merged/model.safetensors", b"")
-    assert summarise(mine.path).is_complete
-    assert latest_unfinished(tmp_path, "seed: 0\n") is None
+            run.write_json(name, {})
+        run.write_bytes("experts/a.safetensors", b"")
+        run.write_bytes("merged/model.safetensors", b"")
+        assert not summarise(run.path).is_complete
+    assert summarise(run.path).is_complete

@@ -1,0 +1,96 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from advisor import cli_merging
+from tests.advisor.cli_fakes import FakePipeline, Ran, fake, project
+
+__all__ = ["fake", "project"]
+
+
+@pytest.fixture
+def files(project: Path) -> Path:
+    rng = np.random.default_rng(0)
+    base = {"w": rng.standard_normal((4, 3)).astype(np.float32), "b": rng.standard_normal(4).astype(np.float32)}
+    save_file(base, "base.safetensors")
+    for number, name in enumerate("ab", start=1):
+        save_file({key: value + np.float32(0.1 * number) for key, value in base.items()}, f"{name}.safetensors")
+    return project.parent
+
+
+BY_FILE = ["merge", "--base", "base.safetensors", "--experts", "a=a.safetensors", "b=b.safetensors", "--out", "merged"]
+
+
+def test_experts_by_file_are_merged_as_the_formula_says(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(capsys, *BY_FILE, "--coefficients", "a=0.5,b=0.25", "--json")
+    value = json.loads(ran.out)
+    assert ran.code == 0
+    base, merged = load_file("base.safetensors"), load_file("merged/model.safetensors")
+    for key in base:
+        np.testing.assert_allclose(merged[key], base[key] + 0.5 * 0.1 + 0.25 * 0.2, rtol=1e-6)
+    assert value["coefficients"] == {"a": 0.5, "b": 0.25}
+    assert value["norms"]["a"] == pytest.approx(0.1 * 4, rel=1e-5)
+    assert value["cosines"][0][1] == pytest.approx(1.0)
+
+
+def test_a_method_with_options_and_text_output(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(capsys, *BY_FILE, "--method", "ties", "--coefficients", "0.4", "--option", "density=0.5")
+    assert ran.code == 0
+    assert "Merged by ties into merged" in ran.out
+    again = Ran(capsys, *BY_FILE)
+    assert again.code == 2
+    assert Ran(capsys, *BY_FILE, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["merge"], "must be one run directory or project file; or give --base and --experts"),
+        (["merge", "--base", "base.safetensors", "--experts", "a=a.safetensors"], "--out is missing"),
+        (["merge", "--experts", "a=a.safetensors", "--out", "x"], "--base is missing"),
+        ([*BY_FILE[:3], "--out", "x"], "must name at least one"),
+        ([*BY_FILE, "c.safetensors"], "expert='c.safetensors' must read name=file"),
+        ([*BY_FILE, "a=b.safetensors"], "names 'a' twice"),
+        ([*BY_FILE, "--coefficients", "a=x,b=1"], "must hold numbers; write a=0.3,b=0.2"),
+        ([*BY_FILE, "--coefficients", "a=1"], "name each expert once"),
+        ([*BY_FILE, "--method", "magic"], "method='magic' is unknown"),
+        ([*BY_FILE, "--option", "densty=1", "--method", "ties"], "densty"),
+        ([*BY_FILE, "--data", "project.yaml"], "is used by --coefficients auto alone"),
+    ],
+)
+def test_what_does_not_fit_is_explained_and_nothing_is_written(
+    arguments: list[str], text: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = Ran(capsys, *arguments)
+    assert ran.code == 2
+    assert text in ran.said
+    assert not Path("merged").exists()
+    assert not Path("x").exists()
+
+
+def test_tuned_coefficients_are_refused_where_they_are_not_offered(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_merging, "find_spec", lambda name: None)
+    ran = Ran(capsys, *BY_FILE, "--coefficients", "auto")
+    assert ran.code == 2
+    assert "is not offered by this version; give numbers such as --coefficients a=0.3,b=0.3" in ran.said
+
+
+def test_a_dry_run_merges_nothing(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(capsys, *BY_FILE, "--dry-run")
+    assert ran.code == 0
+    assert "Would merge a, b into base.safetensors" in ran.out
+    assert not Path("merged").exists()
+
+
+def test_a_runs_experts_are_merged_as_advised(
+    fake: FakePipeline, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = Ran(capsys, "merge", project, "--json")
+    assert ran.code == 0
+    assert fake.called == ["recommend", "merge"]
+    assert json.loads(ran.out)["merged"].endswith("merged/model.safetensors")

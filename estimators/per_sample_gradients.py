@@ -22,6 +22,7 @@ from estimators.outcomes import NotEnoughMemory, is_memory_error, require_finite
 from estimators.tasks import Split
 
 BATCH = 8  # samples of a batch row; even, so that a signed sum of its rows can cancel the mean
+SMALLEST_BUDGET = 64e6  # bytes; below, one small model would go sample by sample for nothing
 SAMPLE_COPIES = 2.0  # vmap(grad) holds about two copies of activations and gradients at its peak
 INTERACTION_TOLERANCE = 1e-3  # relative; float32 kernels differ by 1e-5 between batch sizes
 INTERACTION_NOTE = (
@@ -54,7 +55,7 @@ def measure_gradients(
         samples: the samples drawn.
         population: size of the split they were drawn from without replacement.
         num_single: how many to take sample by sample, the rest in batches of ``BATCH``; ``None`` for all.
-        memory_budget: bytes that chunk and rows may take together; ``None``: half a training step's.
+        memory_budget: bytes that chunk and rows may take together; ``None``: half a training step's, at least 64 MB.
         meter: where units are booked.
         on_batch: called with each balanced signed sum of a batch's rows, sum_z e_z g_z / sqrt(batch), sum_z e_z = 0: a
             draw of the gradient noise with covariance Sigma (only where samples can be separated).
@@ -64,7 +65,8 @@ def measure_gradients(
     """
     with torch.no_grad():
         require_finite_losses(objective.losses(weights, samples.inputs[:32], samples.labels[:32]))
-    budget = training_step_bytes(objective, weights, samples) / 2 if memory_budget is None else memory_budget
+    half_a_step = training_step_bytes(objective, weights, samples) / 2
+    budget = max(half_a_step, SMALLEST_BUDGET) if memory_budget is None else memory_budget
     interacting = _samples_interact(objective, weights, samples)
     wanted = len(samples) if num_single is None else min(len(samples), -(-num_single // BATCH) * BATCH)
     first = 0 if interacting else wanted

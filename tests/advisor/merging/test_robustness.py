@@ -47,7 +47,7 @@ def statistics_for(method: str, base: State) -> dict[str, Any]:
     if method == "fisher":
         return {"fisher": [{n: np.asarray(rng.random(s), np.float32) for n, s in shapes.items()} for _ in range(3)]}
     if method == "regmean":
-        widths = {n: int(np.prod(s[1:])) for n, s in shapes.items() if len(s) in (2, 4)}
+        widths = {n: int(np.prod(s[1:])) for n, s in shapes.items() if len(s) == 2 or s[2:] == (1, 1)}
         return {"grams": [{n: np.diag(rng.random(w)).astype(np.float32) for n, w in widths.items()} for _ in range(3)]}
     if method == "wudi":
         return {"steps": 3}

@@ -1,6 +1,7 @@
 """Merge Advisor: predicts, before training, which recipes and coefficients make fine-tuned experts merge well.
 
-The public names, and nothing else; each is loaded on first use, so importing the package loads neither torch nor Optuna.
+The public names, and nothing else; each is loaded on first use, so that importing the package loads neither torch nor
+Optuna.
 
     from advisor import advise, load_project
     recommendation = advise(load_project("project.yaml"), out="runs/first")

@@ -82,5 +82,5 @@ def _indices(values: NDArray[Any], choices: tuple[str, ...]) -> NDArray[np.int64
     for index, choice in enumerate(choices):
         found[values == choice] = index
     if (found < 0).any():
-        raise ValueError(f"{values[found < 0][0]!r} is not one of {', '.join(choices)}; choose one of them")
+        raise ValueError(f"{str(values[found < 0][0])!r} is not one of {', '.join(choices)}; choose one of them")
     return found

@@ -97,7 +97,7 @@ def _coefficients(plan: Plan, ask: WhatIf, goal: Predicted) -> str:
     values = _range(list(plan.coefficients.values()))
     total = sum(plan.coefficients.values())
     return (
-        f"Coefficients {values} (sum {total:.2f}): the simple average (1/{count} each) of the same experts is predicted "
+        f"Coefficients {values} (sum {total:.2f}): the simple average (1/{count} each) of these experts is predicted "
         f"at {average.value:.3f} instead of {goal.value:.3f}."
     )
 

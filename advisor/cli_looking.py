@@ -109,7 +109,7 @@ def demo(
         "validation": validation.to_json(),
         "report": str(ws.run.path / "report.html"),
     }
-    shell.result(value, [validation_section(validation), cli_stages.costs_of(ws, advice)])
+    shell.result(value, [validation_section(validation, with_notes=False), cli_stages.costs_of(ws, advice)])
     shell.say(f"Report: {ws.run.path / 'report.html'}")
 
 

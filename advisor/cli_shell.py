@@ -95,6 +95,7 @@ def print_section(console: Console, section: Section) -> None:
         console.print(grid)
     for table in section.tables:
         if table.rows:
+            console.print()
             console.print(rich_table(table))
     console.print()
 

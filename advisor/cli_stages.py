@@ -116,7 +116,7 @@ def _run(shell: Shell, ws: Workspace, given: Given) -> dict[str, Any]:
     validation = pipeline.run_all(ws)
     page = ws.run.path / "report.html"
     if not shell.as_json:
-        shell.show([validation_section(validation), costs_of(ws, advice)])
+        shell.show([validation_section(validation, with_notes=False), costs_of(ws, advice)])
     shell.say(f"Report: {page}")
     return {"recommendation": advice.to_json(), "validation": validation.to_json(), "report": str(page)}
 
@@ -162,7 +162,7 @@ def _validate(shell: Shell, ws: Workspace, given: Given) -> dict[str, Any]:
     advise(shell, ws, given)
     validation = pipeline.validate(ws)
     if not shell.as_json:
-        shell.show([validation_section(validation)])
+        shell.show([validation_section(validation, with_notes=False)])
     return {"validation": validation.to_json()}
 
 
@@ -211,11 +211,18 @@ def report(
 
 
 def show_advice(shell: Shell, advice: Recommendation) -> None:
-    """The advice as text; the Pareto front is left to the report."""
+    """The advice as text; the Pareto front and the theorem's conditions are left to the report."""
     if shell.as_json:
         return
-    *parts, alternatives = recommendation_sections(advice)
-    shell.show([*parts, replace(alternatives, tables=alternatives.tables[:1])])
+    *parts, alternatives, theorem = recommendation_sections(advice)
+    short = replace(
+        theorem,
+        sentences=(f"{len(theorem.bullets)} conditions are not met; the report lists them.",)
+        if theorem.bullets
+        else (),
+        bullets=(),
+    )
+    shell.show([*parts, replace(alternatives, tables=alternatives.tables[:1]), short])
 
 
 def costs_of(ws: Workspace, advice: Recommendation) -> Section:

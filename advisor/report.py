@@ -64,10 +64,11 @@ class Report:
     def sections(self) -> tuple[Section, ...]:
         """The report's parts, in reading order."""
         r = self.recommendation
-        parts = [*recommendation_sections(r)]
+        *parts, theorem = recommendation_sections(r)
         if self.validation is not None:
             parts.insert(1, validation_section(self.validation))
         parts.append(constants_section(self.constants))
+        parts.append(theorem)
         if self.probes is not None:
             parts.append(Section(title="Probes", figures=("probe_traces", "measured_merges")))
         parts.append(

@@ -20,6 +20,7 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
+WIDE = frozenset({"risk_against_learning_rate", "constants", "probe_traces", "measured_merges"})
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2430; background: #f3f4f6; margin: 0; }
@@ -35,7 +36,7 @@ caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #e3e6eb; vertical-align: top; }
 th { color: #4a5463; font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 1rem; }
-figure { margin: .5rem 0; min-width: 0; } figcaption { color: #4a5463; font-size: .85rem; }
+figure { margin: .5rem 0; min-width: 0; } figure.wide { grid-column: 1 / -1; } figcaption { color: #4a5463; font-size: .85rem; }
 nav a { margin-right: 1rem; } a { color: #00598c; }
 @media print { body { background: #fff; } section { break-inside: avoid; } }
 """
@@ -96,8 +97,9 @@ def _table(table: Table) -> str:
 
 def _figure(name: str, drawn: Drawn) -> str:
     height = int(drawn.figure.layout.height or 400)
+    wide = ' class="wide"' if name in WIDE else ""
     return (
-        f'<figure><div role="img" aria-label="{escape(drawn.alt, quote=True)}" data-figure="figure-{name}" '
+        f'<figure{wide}><div role="img" aria-label="{escape(drawn.alt, quote=True)}" data-figure="figure-{name}" '
         f'style="height:{height}px"></div><figcaption>{escape(drawn.alt)}</figcaption></figure>'
     )
 

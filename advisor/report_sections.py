@@ -25,6 +25,11 @@ from estimators.constants import Constants
 
 UNITS_SENTENCE = "Risks are cross-entropies in nats; costs are in per-sample gradients; intervals are 90 % predictive."
 
+THEOREM = "theorem: "  # how the caveats of advisor.validity are named
+THEOREM_SENTENCE = (
+    "The worst-case bound is a theorem under conditions.  These are not met here; they inform and never decide the "
+    "status, which rests on what was measured."
+)
 NEIGHBOURS = "Small changes around the advised plan move the predicted goal risk so:"
 
 
@@ -68,7 +73,7 @@ class Section:
 
 
 def recommendation_sections(recommendation: Recommendation) -> tuple[Section, ...]:
-    """The advice: what, how good, why, and what limits it."""
+    """The advice: what, how good, why, its limits, alternatives, and where the worst-case theorem does not hold."""
     r = recommendation
     head = Section(
         title=f"{STATUS_WORDS[r.status]}: {ANSWER_WORDS[r.answer]}",
@@ -82,10 +87,17 @@ def recommendation_sections(recommendation: Recommendation) -> tuple[Section, ..
         tables=(term_table(r.terms),),
         figures=("term_shares", "risk_against_coefficient", "risk_against_steps"),
     )
+    said = [c for c in r.caveats if not c.name.startswith(THEOREM)]
     caveats = Section(
         title="Caveats",
-        sentences=() if r.caveats else ("None was found.",),
-        bullets=tuple(f"{'Warning: ' if c.weight == 'warning' else ''}{c.text}" for c in r.caveats),
+        sentences=() if said else ("None was found.",),
+        bullets=tuple(f"{'Warning: ' if c.weight == 'warning' else ''}{c.text}" for c in said),
+    )
+    broken = tuple(c.text for c in r.caveats if c.name.startswith(THEOREM))
+    theorem = Section(
+        title="Where the theorem does not hold",
+        sentences=(THEOREM_SENTENCE,) if broken else (),
+        bullets=broken,
     )
     alternatives = Section(
         title="Alternatives",
@@ -94,7 +106,7 @@ def recommendation_sections(recommendation: Recommendation) -> tuple[Section, ..
         tables=(alternative_table("Near-optimal plans", r.alternatives), alternative_table("Pareto front", r.pareto)),
         figures=("risk_against_cost",),
     )
-    return head, reasons, caveats, alternatives
+    return head, reasons, caveats, alternatives, theorem
 
 
 def recipe_table(plan: Plan) -> Table:
@@ -220,8 +232,8 @@ def cost_section(
     )
 
 
-def validation_section(validation: Validation) -> Section:
-    """Predicted against measured, every model, and the verdicts."""
+def validation_section(validation: Validation, *, with_notes: bool = True) -> Section:
+    """Predicted against measured, every model (``with_notes``: how each was made), and the verdicts."""
     advised = validation.models[0]
     cells = {"goal": validation.predicted_goal, **validation.predicted}
     rows = []
@@ -243,13 +255,13 @@ def validation_section(validation: Validation) -> Section:
                 head=("", "predicted", "90 % interval", "measured", "interval holds", "accuracy"),
                 rows=tuple(rows),
             ),
-            model_table(validation),
+            model_table(validation, with_notes=with_notes),
         ),
         figures=("predicted_and_measured", "compared_models", "compared_accuracies"),
     )
 
 
-def model_table(validation: Validation) -> Table:
+def model_table(validation: Validation, *, with_notes: bool = True) -> Table:
     """Every measured model; an expert is measured on its own task alone."""
     tasks = list(validation.predicted)
     rows = [
@@ -260,11 +272,11 @@ def model_table(validation: Validation) -> Table:
             risk_text(model.worst_risk) if model.kind != "expert" else "",
             f"{100 * model.mean_accuracy:.1f} %",
             count_text(model.cost) if model.cost else "",
-            model.note,
+            *([model.note] if with_notes else []),
         )
         for model in validation.models
     ]
-    head = ("model", "goal", *tasks, "worst", "accuracy", "cost", "how it was made")
+    head = ("model", "goal", *tasks, "worst", "accuracy", "cost", *(["how it was made"] if with_notes else []))
     return Table(title="Risk of every model", head=head, rows=tuple(rows))
 
 

@@ -27,7 +27,7 @@ LABELS = {
     "drift_curvature": ("curvature along the gradient", "nats/|x|²"),
     "noise_scale": ("noise scale σ²/‖∇F‖²", "samples"),
     "initial_gap": ("gap of x₀ to the best", "nats"),
-    "progress_rate": ("progress rate", "1/(unit of common progress)"),
+    "progress_rate": ("progress rate", "1/progress"),
 }
 COLUMNS = 3
 MAX_GAP = 0.2
@@ -51,7 +51,7 @@ def constants_with_intervals(constants: Constants, fields: Sequence[str] | None 
         cols=COLUMNS,
         subplot_titles=titles,
         vertical_spacing=min(MAX_GAP, 0.35 / rows),
-        horizontal_spacing=0.1,
+        horizontal_spacing=0.13,
     )
     for index, name in enumerate(names):
         cells = {task: values[name] for task, values in measured.items() if name in values}

@@ -80,9 +80,10 @@ def gradient_cosines(constants: Constants) -> Drawn | None:
         ]
         for i, row in enumerate(gram)
     ]
-    return heat_map(
+    drawn = heat_map(
         constants.names, matrix, title="Do tasks pull together? Cosines of gradients at x₀", unit="cosine", limit=1.0
     )
+    return Drawn(drawn.figure, f"{drawn.alt} These are estimates: noise can carry them beyond 1.")
 
 
 def relative_sharpness(constants: Constants) -> Drawn | None:

@@ -111,8 +111,9 @@ def styled(figure: go.Figure, *, title: str, x: str, y: str, height: int = 380, 
         hoverlabel={"namelength": -1},
     )
     figure.update_layout(**layout)
-    figure.update_xaxes(title_text=x, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
-    figure.update_yaxes(title_text=y, gridcolor=GRID, zerolinecolor=GRID, automargin=True)
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True, "exponentformat": "power", "minexponent": 4}
+    figure.update_xaxes(title_text=x, **axis)
+    figure.update_yaxes(title_text=y, title_standoff=12, **axis)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import plotly.graph_objects as go
@@ -98,7 +99,10 @@ def compared_models(validation: Validation, measure: Literal["risk", "accuracy"]
     label = "goal " + RISK if is_risk else "mean accuracy over tasks (share correct)"
     title = "Goal risk of every model on test data" if is_risk else "Mean accuracy of every model on test data"
     styled(figure, title=title, x=label, y="", height=120 + 34 * len(models))
-    figure.update_xaxes(rangemode="tozero")
+    longest = max(
+        (_measure(model, is_risk) for model in models if math.isfinite(_measure(model, is_risk))), default=1.0
+    )
+    figure.update_xaxes(range=[0, 1.15 * longest])  # room for the numbers behind the bars
     figure.update_yaxes(title_text="model", type="category")
     ranked = ", ".join(f"{model.name} {_measure(model, is_risk):.3f}" for model in reversed(models))
     return Drawn(figure, f"Bars: {title.lower()}, best first: {ranked}.")

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from advisor.advice import Alternative
+from advisor.advice import Alternative, Caveat
 from advisor.plan import Plan
 from advisor.report_sections import (
     Table,
@@ -59,15 +59,19 @@ def test_terms_of_a_task_stand_beside_their_sum() -> None:
 
 def test_a_refusal_says_so_first() -> None:
     refused = samples.recommendation(status="refuse", answer="do_not_merge", caveats=(), elasticities={})
-    head, _, caveats, alternatives = recommendation_sections(refused)
+    head, _, caveats, alternatives, theorem = recommendation_sections(refused)
     assert head.title == "Advice refused: don't merge"
     assert caveats.sentences == ("None was found.",)
     assert alternatives.sentences == ()
+    assert theorem.sentences == ()
 
 
 def test_warnings_are_told_from_information() -> None:
-    _, _, caveats, _ = recommendation_sections(samples.recommendation())
-    assert [bullet.startswith("Warning: ") for bullet in caveats.bullets] == [False, True]
+    broken = Caveat(name="theorem: kinks", text="a network with kinks has no finite L")
+    caveats = (*samples.recommendation().caveats, broken)
+    _, _, said, _, theorem = recommendation_sections(samples.recommendation(caveats=caveats))
+    assert [bullet.startswith("Warning: ") for bullet in said.bullets] == [False, True]
+    assert theorem.bullets == ("a network with kinks has no finite L",)
 
 
 def test_costs_are_summed_and_compared() -> None:

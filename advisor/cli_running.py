@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from advisor.cli_shell import BAD_INPUT, Shell, explain
 from advisor.interrupts import RunInterrupted
-from advisor.progress import both, event_progress, shown_progress, silent
+from advisor.progress import both, shown_progress, silent
 from advisor.run_listing import runs_of_project, summarise
 from advisor.run_lock import RunBusy
 from advisor.runs import RunDirectory, is_run
@@ -67,7 +67,7 @@ def opened(shell: Shell, command: str, source: Path, options: RunOptions) -> Ite
             shown_progress(shell.err, quiet=shell.is_quiet or shell.as_json) as shown,
             ws.session(command),
         ):
-            ws.progress = both(shown, event_progress(ws.run))
+            ws.progress = both(ws.progress, shown)
             yield ws
     except Exception as error:
         if there is None and explain(error)[0] == BAD_INPUT and not any(map(ws.run.has, MEASURED)):

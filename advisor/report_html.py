@@ -36,7 +36,8 @@ caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #e3e6eb; vertical-align: top; }
 th { color: #4a5463; font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 1rem; }
-figure { margin: .5rem 0; min-width: 0; } figure.wide { grid-column: 1 / -1; } figcaption { color: #4a5463; font-size: .85rem; }
+figure { margin: .5rem 0; min-width: 0; } figure.wide { grid-column: 1 / -1; }
+figcaption { color: #4a5463; font-size: .85rem; }
 nav a { margin-right: 1rem; } a { color: #00598c; }
 @media print { body { background: #fff; } section { break-inside: avoid; } }
 """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from advisor.goal import Goal
 from advisor.interrupts import Interrupts
-from advisor.progress import Progress, silent
+from advisor.progress import Progress, both, event_progress, silent
 from advisor.project import Project, load_project
 from advisor.runs import RunDirectory, is_run
 from estimators.cost import CostMeter, full_fine_tune_units
@@ -248,7 +248,7 @@ def open_workspace(
     return Workspace(
         project=project,
         run=run,
-        progress=progress,
+        progress=both(progress, event_progress(run)),
         interrupts=Interrupts(run.stop_requested, time_limit=limit),
         device=device,
         max_cost=max_cost,

@@ -40,6 +40,17 @@ RUN_NAME = "run.json"
 EVENTS_NAME = "events.jsonl"
 STOP_NAME = "stop"
 LABEL_NAME = "label.txt"
+MAKERS = {  # beginning of an artefact's name -> the command that makes it
+    "constants": "probe",
+    "probe": "probe",
+    "range_test": "probe",
+    "risk_model": "recommend",
+    "recommendation": "recommend",
+    "experts": "train",
+    "merged": "merge",
+    "validation": "validate",
+    "report": "report",
+}
 CONTRACT_NAMES = frozenset({"lock", "heartbeat", EVENTS_NAME, STOP_NAME, LABEL_NAME, MANIFEST_NAME})
 
 
@@ -176,7 +187,10 @@ class RunDirectory:
         """The path of an artefact that is there and undamaged; errors as in :meth:`read_bytes`."""
         condition = self.condition(name)
         if condition in ("absent", "unrecorded"):
-            raise ArtefactMissing(f"run={self.id!r} has no whole {name} yet; do the step that makes it first")
+            step = next((step for start, step in MAKERS.items() if name.startswith(start)), "run")
+            raise ArtefactMissing(
+                f"run={self.id!r} has no whole {name} yet; make it first: merge-advisor {step} {self.path}"
+            )
         if condition == "damaged":
             raise DamagedArtefact(
                 f"{name} of run {self.id!r} does not match its checksum (cut off or overwritten); "

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,11 @@ def test_tracebacks_are_for_debugging(fake: FakePipeline, project: Path, capsys:
     assert "Traceback" not in ran.err
     ran = Ran(capsys, "run", project, "--debug")
     assert (ran.code, "Traceback" in ran.err) == (1, True)
+
+
+def test_the_manual_names_every_command_and_no_option_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    helps = "".join(Ran(capsys, name, "--help").out for name in COMMANDS)
+    known = set(re.findall(r"--[a-z][a-z-]+", helps))
+    assert set(re.findall(r"--[a-z][a-z-]+", manual)) <= known
+    assert all(re.search(rf"(`|merge-advisor ){name}\b", manual) for name in COMMANDS)

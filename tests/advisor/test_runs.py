@@ -62,7 +62,7 @@ def test_json_comes_back_without_its_schema_and_damage_is_named(run: RunDirector
         run.read_json("constants.json")
     assert run.damaged() == ("constants.json",)
     run.discard("constants.json")
-    with pytest.raises(ArtefactMissing, match=r"has no whole constants\.json yet"):
+    with pytest.raises(ArtefactMissing, match=r"has no whole constants\.json yet; make it first: merge-advisor probe "):
         run.read_json("constants.json")
     assert run.damaged() == ()
 

@@ -1,0 +1,128 @@
+"""From a form to a project: draft it, look it over as ``merge-advisor check`` does, show samples, save it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.initialising import draft
+from advisor.planned_cost import PlannedCost, plan_cost
+from advisor.project import Project
+from advisor.run_ids import slug
+from advisor.yaml_reading import parse_yaml
+from estimators.builtin_tasks import BUILTIN_TASKS
+from estimators.files import write_text
+from estimators.image_decoding import UnreadableImage
+
+if TYPE_CHECKING:
+    from advisor.surveying import Survey
+
+THUMBNAIL = 96  # pixels
+PROJECTS = "projects"  # folder beside the runs that drafted projects are saved in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image of a task.
+
+    Attributes:
+        label: its class.
+        png: a thumbnail.
+    """
+
+    label: str
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedOver:
+    """A project as it was looked over.
+
+    Attributes:
+        project: the project, or ``None`` where its text is wrong.
+        survey: classes, counts and notes, or ``None`` where the data are wrong.
+        planned: what a whole run would cost at most.
+        problem: what is wrong, in one paragraph; empty where nothing is.
+    """
+
+    project: Project | None
+    survey: Survey | None
+    planned: PlannedCost | None
+    problem: str
+
+
+def builtin_choices() -> dict[str, str]:
+    """Built-in tasks and what they show."""
+    return {name: task.summary for name, task in BUILTIN_TASKS.items() if task.pool == "tasks"}
+
+
+def drafted(sources: Sequence[str], base: Path, changes: Mapping[str, Mapping[str, Any]]) -> str:
+    """The text of a project over folders and built-in tasks.
+
+    Args:
+        sources: folders of class folders, or ``builtin/...``.
+        base: folder that the project file will lie in.
+        changes: section -> key -> value, over what the draft says.
+    """
+    data = parse_yaml(draft(list(sources), base), "the drafted project")
+    for section, values in changes.items():
+        part = data.setdefault(section, {})
+        part.update({key: value for key, value in values.items() if value is not None})
+        if section == "backbone" and values.get("checkpoint"):
+            part["pretrained"] = False
+    return Project.from_mapping(data, origin=base, label="the project").to_yaml()
+
+
+def look_over(text: str, base: Path, *, label: str = "the project") -> LookedOver:
+    """Everything that can be said of a project without running it; what is wrong is said, not raised."""
+    project: Project | None = None
+    try:
+        project = Project.from_mapping(parse_yaml(text, label), origin=base, label=label)
+        from advisor.surveying import survey
+
+        found = survey(project)
+        return LookedOver(project=project, survey=found, planned=plan_cost(project, "run"), problem="")
+    except (ValueError, OSError) as error:
+        return LookedOver(project=project, survey=None, planned=None, problem=" ".join(str(error).split()))
+
+
+def sample_images(project: Project, name: str, *, image_size: int, most: int = 8) -> tuple[Sample, ...]:
+    """Thumbnails of a task's images, one a class in turn; images that cannot be read are left out."""
+    from advisor.task_sources import open_catalogue
+
+    catalogue = open_catalogue(project, name, image_size=image_size)
+    by_class = [
+        [k for k, label in enumerate(catalogue.labels) if label == c] for c in range(len(catalogue.class_names))
+    ]
+    rounds = -(-most // len(by_class))
+    order = [positions[turn] for turn in range(rounds) for positions in by_class if turn < len(positions)][:most]
+    found = []
+    for position in order:
+        try:
+            with catalogue.open_image(position) as image:
+                small = image.convert("RGB")
+                small = small.resize((THUMBNAIL, max(1, round(THUMBNAIL * small.height / small.width))), resample=0)
+                buffer = io.BytesIO()
+                small.save(buffer, format="PNG")
+        except UnreadableImage:
+            continue  # the check names them
+        found.append(Sample(label=catalogue.class_names[int(catalogue.labels[position])], png=buffer.getvalue()))
+    return tuple(found)
+
+
+def save_project(text: str, root: Path, name: str) -> Path:
+    """Keep a checked project beside the runs; a file of another content is never replaced."""
+    folder = root / PROJECTS
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = slug(name)
+    for number in range(1, 1000):
+        path = folder / (f"{stem}.yaml" if number == 1 else f"{stem}-{number}.yaml")
+        if not path.exists():
+            write_text(path, text)
+            return path
+        if path.read_text(encoding="utf-8", errors="replace") == text:
+            return path
+    raise ValueError(f"name={name!r}: {folder.name} holds a thousand projects of that name; choose another name")

@@ -125,6 +125,7 @@ class Exposure:
         batch_size: b.
         num_samples: n.
         steps: K.
+        momentum: m.
     """
 
     family: IntArray
@@ -137,6 +138,7 @@ class Exposure:
     batch_size: FloatArray
     num_samples: FloatArray
     steps: FloatArray
+    momentum: FloatArray
 
     @classmethod
     def of(cls, table: PlanTable, scales: TaskScales) -> Exposure:
@@ -160,6 +162,7 @@ class Exposure:
             batch_size=b,
             num_samples=table.num_samples,
             steps=table.steps,
+            momentum=table.momentum,
         )
 
 

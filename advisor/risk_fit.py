@@ -25,14 +25,15 @@ from advisor.exposure import TaskScales
 from advisor.observations import MergeObservation
 from advisor.plan import FloatArray, Plan
 from advisor.risk_form import KINDS, PRIORS, Moves, family_index, task_risk, unpack
+from advisor.run_luck import OWN, TAIL, RunLuck, places_of, smooth_root
 
 BASE_SCATTER = 0.082
 EXCESS_SLOPE = 0.245
 EARLY_WEIGHT = 0.429  # gamma: earlier checkpoints say less about long runs
 RUN_WORTH = 3.0
-OUTLIER = 3.0  # residuals of more standard deviations than this hardly count
+STEP = 1e-4  # of finite differences in standardised parameters
 WORST_LOG_RISK = 3.0  # a merge thrown further than this above x_0 says no more than that it was thrown
-LUCK = 2.0  # a measured displacement counts up to this factor from the law; beyond it lies the stability edge
+STRAY = 2.0  # a measured displacement counts up to this factor from the law; beyond it lies the stability edge
 METHOD_WIDTH = 0.4  # prior width of a method's log shares of progress and interference
 
 MovesOf = Callable[[Sequence[Plan], Mapping[str, tuple[float, float]]], Moves]
@@ -47,12 +48,14 @@ class Fit:
         covariance: of theta flattened, [kinds (1 + N)] squared.
         cost: half the sum of squares at the maximum.
         num_values: measured risks it rests on.
+        luck: of the probe runs.
     """
 
     theta: FloatArray
     covariance: FloatArray
     cost: float
     num_values: int
+    luck: RunLuck
 
     def draws(self, count: int, generator: np.random.Generator) -> FloatArray:
         """Posterior draws [count, kinds, 1 + N], in pairs mirrored at the maximum."""
@@ -69,6 +72,7 @@ class Fit:
             "covariance": self.covariance.tolist(),
             "cost": self.cost,
             "num_values": self.num_values,
+            "luck": self.luck.to_json(),
         }
 
     @classmethod
@@ -79,6 +83,7 @@ class Fit:
             covariance=np.array(data["covariance"]),
             cost=float(data["cost"]),
             num_values=int(data["num_values"]),
+            luck=RunLuck.from_json(data["luck"]),
         )
 
 
@@ -139,46 +144,111 @@ def _run(merge: MergeObservation) -> tuple[Any, ...]:
     return (*((name, recipe.replace(steps=1)) for name, recipe in recipes), merge.seed)
 
 
+def _runs(merges: Sequence[MergeObservation]) -> NDArray[np.int64]:
+    """Number of each merge's run, [M]."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(_run(merge), len(numbers)) for merge in merges], dtype=np.int64)
+
+
 def _fit(
     merges: Sequence[MergeObservation], family: int, moves_of: MovesOf, scales: TaskScales, cosines: FloatArray
 ) -> Fit:
     names = scales.names
     moves = _moves_of_all(merges, names, moves_of, None)
-    target = targets(merges, names)
-    shape = (len(KINDS), 1 + len(names))
-    ratio = np.array([PRIORS[kind].task_width / PRIORS[kind].width for kind in KINDS])
-
-    count = target.values.size
-    bumps = np.zeros((shape[0], *shape))
-    bumps[np.arange(shape[0]), np.arange(shape[0]), 0] = 1e-4
-
-    def misfit(theta: FloatArray) -> FloatArray:
-        """[M, N], or [S, M, N] for S parameter sets."""
-        risk, _ = task_risk({family: unpack(theta, family)}, moves, scales, cosines)
-        return tempered((np.log(risk / scales.initial_risk) - target.values) * target.weight, OUTLIER)
-
-    def residuals(theta: FloatArray) -> FloatArray:
-        return np.concatenate([misfit(theta.reshape(shape)).ravel(), theta])
-
-    def jacobian(theta: FloatArray) -> FloatArray:
-        here = theta.reshape(shape)
-        slopes = (misfit(here + bumps) - misfit(here)) / 1e-4
-        out = np.zeros((count + theta.size, theta.size))
-        for k in range(shape[0]):
-            out[:count, k * shape[1]] = slopes[k].ravel()
-            for j in range(len(names)):
-                out[j : count : len(names), k * shape[1] + 1 + j] = slopes[k][:, j] * ratio[k]
-        out[count:] = np.eye(theta.size)
-        return out
-
-    solution = least_squares(residuals, np.zeros(shape[0] * shape[1]), jac=jacobian, max_nfev=60, ftol=1e-5, xtol=1e-5)
-    slopes = np.asarray(solution.jac)
-    return Fit(
-        theta=solution.x.reshape(shape),
-        covariance=np.asarray(np.linalg.inv(slopes.T @ slopes)),
-        cost=float(solution.cost),
-        num_values=int((target.weight > 0).sum()),
+    problem = _Problem(
+        family=family,
+        moves=moves,
+        target=targets(merges, names),
+        scales=scales,
+        cosines=cosines,
+        run=_runs(merges),
     )
+    start = np.zeros(problem.size)
+    solution = least_squares(
+        problem.residuals,
+        start,
+        jac=problem.jacobian,
+        max_nfev=60,
+        ftol=1e-5,
+        xtol=1e-5,  # type: ignore[arg-type]
+    )
+    slopes = np.asarray(solution.jac)
+    theta, smooth, own = problem.split(solution.x)
+    block = slice(0, theta.size)
+    return Fit(
+        theta=theta,
+        covariance=np.asarray(np.linalg.inv(slopes.T @ slopes)[block, block]),
+        cost=float(solution.cost),
+        num_values=int((problem.target.weight > 0).sum()),
+        luck=RunLuck(places=problem.places, smooth=problem.root @ smooth, own=OWN * own),
+    )
+
+
+class _Problem:
+    """The least-squares problem of one family: unknowns theta, then smooth and own luck of R runs, all standardised."""
+
+    def __init__(
+        self,
+        *,
+        family: int,
+        moves: Moves,
+        target: Targets,
+        scales: TaskScales,
+        cosines: FloatArray,
+        run: NDArray[np.int64],
+    ) -> None:
+        self.family, self.moves, self.target, self.scales, self.cosines = family, moves, target, scales, cosines
+        self.run = run
+        self.shape = (len(KINDS), 1 + len(scales.names))
+        self.count = int(run.max()) + 1
+        steps = moves.exposure.steps.max(axis=1)
+        last = [max(np.flatnonzero(run == r), key=lambda row: steps[row]) for r in range(self.count)]
+        self.places = places_of(moves.exposure)[last]
+        self.root = smooth_root(self.places)
+        self.size = self.shape[0] * self.shape[1] + 2 * self.count
+        self.bumps = np.zeros((self.shape[0], *self.shape))
+        self.bumps[np.arange(self.shape[0]), np.arange(self.shape[0]), 0] = STEP
+        self.ratio = np.array([PRIORS[kind].task_width / PRIORS[kind].width for kind in KINDS])
+
+    def split(self, unknowns: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Theta [kinds, 1 + N], smooth luck [R], own luck [R]."""
+        edge = self.shape[0] * self.shape[1]
+        return unknowns[:edge].reshape(self.shape), unknowns[edge : edge + self.count], unknowns[edge + self.count :]
+
+    def misfit(self, theta: FloatArray, luck: FloatArray) -> FloatArray:
+        """[M, N], or [S, M, N] for S parameter sets."""
+        moves = dataclasses.replace(self.moves, luck=luck[self.run])
+        risk, _ = task_risk({self.family: unpack(theta, self.family)}, moves, self.scales, self.cosines)
+        return np.asarray((np.log(risk / self.scales.initial_risk) - self.target.values) * self.target.weight)
+
+    def residuals(self, unknowns: FloatArray) -> FloatArray:
+        """Misfits, then the priors of all unknowns."""
+        theta, smooth, own = self.split(unknowns)
+        misfit = self.misfit(theta, self.root @ smooth + OWN * own)
+        return np.concatenate([misfit.ravel(), theta.ravel(), smooth, tempered(own, TAIL)])
+
+    def jacobian(self, unknowns: FloatArray) -> FloatArray:
+        """Slopes of the residuals; a kind's own parameters move their task's column as the shared one does."""
+        theta, smooth, own = self.split(unknowns)
+        luck = self.root @ smooth + OWN * own
+        here = self.misfit(theta, luck)
+        slopes = (self.misfit(theta + self.bumps, luck) - here) / STEP
+        tasks, count = here.shape[1], here.size
+        out = np.zeros((count + self.size, self.size))
+        for k in range(self.shape[0]):
+            out[:count, k * self.shape[1]] = slopes[k].ravel()
+            for j in range(tasks):
+                out[j:count:tasks, k * self.shape[1] + 1 + j] = slopes[k][:, j] * self.ratio[k]
+        by_luck = (self.misfit(theta, luck + STEP) - here) / STEP
+        edge, run = theta.size, np.repeat(self.run, tasks)
+        out[:count, edge : edge + self.count] = by_luck.ravel()[:, None] * self.root[run]
+        out[np.arange(count), edge + self.count + run] = OWN * by_luck.ravel()
+        out[count:] = np.eye(self.size)
+        square = (own / TAIL) ** 2
+        bend = np.sqrt(np.where(square > 1e-12, square / np.log1p(np.maximum(square, 1e-12)), 1.0)) / (1 + square)
+        rows = count + edge + self.count + np.arange(self.count)
+        out[rows, edge + self.count + np.arange(self.count)] = bend
+        return out
 
 
 def fit_methods(
@@ -228,13 +298,13 @@ def _moves_of_all(
 
 
 def with_measured_displacement(moves: Moves, merges: Sequence[MergeObservation], names: Sequence[str]) -> Moves:
-    """Moves whose drift and walk are scaled to the measured ||tau||, where it was kept, by at most ``LUCK`` either way.
+    """Moves whose drift and walk are scaled to the measured ||tau|| where it was kept, by at most ``STRAY``.
 
     A run that moved further than the law says also helped and hurt more; that is its luck, not a parameter.
     """
     measured = np.array([[merge.squared_displacements.get(name, np.nan) for name in names] for merge in merges])
     ratio = np.sqrt(measured / np.maximum(moves.drift**2 + moves.walk, 1e-300))
-    ratio = np.where(np.isfinite(ratio), np.clip(ratio, 1 / LUCK, LUCK), 1.0)
+    ratio = np.where(np.isfinite(ratio), np.clip(ratio, 1 / STRAY, STRAY), 1.0)
     return dataclasses.replace(moves, drift=moves.drift * ratio, walk=moves.walk * ratio**2)
 
 

@@ -10,7 +10,7 @@ c_ij the cosine of the experts' drifts, and lambda_i the coefficients:
     collapse        X = x_j sum_i lambda_i^2 B_i (1 + K_i/(10 (1 + B_i)))^-p_x,  B = softplus(e L (1 + z/b) d/2 - 1)^2
     generalisation  Y = y_j lambda_j (sigma_j^2/n_j) log(1 + w T_j)/w
     heal_i = (1 + T_i/t)^-p                                                  sharp directions flatten
-    Q = I + N + X + Y;   Q~ = Q (1 + Q/q0);   Q~ / (1 + Q~/R)                 steeper than quadratic, then flat
+    Q = (I + N + X + Y) e^luck;   Q~ = Q (1 + Q/q0);   Q~ / (1 + Q~/R)                 steeper than quadratic, then flat
     risk_j = floor_j + softplus(r0_j - P + H + Q~ - floor_j),   floor_j = (1 - rho_j) r0_j
 
 D_j is what can be gained; for s < 0 (others pull uphill) f(s) = s.  The jump beyond the edge heals with the number of
@@ -56,24 +56,24 @@ class ParameterPrior:
 PRIORS: dict[str, ParameterPrior] = {
     "gain": ParameterPrior(mean=(0.86, 0.86), width=0.35, task_width=0.3),
     "slope": ParameterPrior(mean=(0.0, 0.0), width=0.52, task_width=0.3),
-    "tail": ParameterPrior(mean=(-0.23, -0.06), width=0.35, task_width=0.01),
+    "tail": ParameterPrior(mean=(-0.23, -0.06), width=0.35, task_width=0.0),
     "help": ParameterPrior(mean=(0.84, 0.84), width=0.6, task_width=0.3),
     "drift_curvature": ParameterPrior(mean=(-1.88, -1.88), width=0.71, task_width=0.4),
-    "bending": ParameterPrior(mean=(-1.67, -2.13), width=0.51, task_width=0.01),
-    "bending_time": ParameterPrior(mean=(-0.3, -0.3), width=0.63, task_width=0.01),
+    "bending": ParameterPrior(mean=(-1.67, -2.13), width=0.51, task_width=0.0),
+    "bending_time": ParameterPrior(mean=(-0.3, -0.3), width=0.63, task_width=0.0),
     "walk_curvature": ParameterPrior(mean=(-6.06, -6.06), width=1.38, task_width=0.5),
     "noise": ParameterPrior(mean=(-1.06, -0.88), width=0.75, task_width=0.4),
-    "noise_rate": ParameterPrior(mean=(0.44, 0.44), width=0.66, task_width=0.4),
-    "noise_batch": ParameterPrior(mean=(-0.06, -0.04), width=0.13, task_width=0.01),
+    "noise_rate": ParameterPrior(mean=(0.44, 0.44), width=1.0, task_width=0.4),
+    "noise_batch": ParameterPrior(mean=(-0.06, -0.04), width=0.13, task_width=0.0),
     "steepness": ParameterPrior(mean=(3.09, 3.09), width=0.8, task_width=0.2),
-    "healing": ParameterPrior(mean=(-0.18, -0.18), width=0.26, task_width=0.01),
-    "healing_time": ParameterPrior(mean=(1.29, 1.29), width=0.47, task_width=0.01),
-    "collapse": ParameterPrior(mean=(-0.32, -0.32), width=0.3, task_width=0.3),
-    "edge": ParameterPrior(mean=(-0.34, -1.41), width=0.25, task_width=0.01),
-    "sample_edge": ParameterPrior(mean=(1.72, 1.72), width=0.27, task_width=0.01),
-    "collapse_healing": ParameterPrior(mean=(-0.97, -0.97), width=0.38, task_width=0.01),
+    "healing": ParameterPrior(mean=(-0.18, -0.18), width=0.26, task_width=0.0),
+    "healing_time": ParameterPrior(mean=(1.29, 1.29), width=0.47, task_width=0.0),
+    "collapse": ParameterPrior(mean=(-0.32, -0.32), width=0.7, task_width=0.3),
+    "edge": ParameterPrior(mean=(-0.34, -1.41), width=0.6, task_width=0.0),
+    "sample_edge": ParameterPrior(mean=(1.72, 1.72), width=0.5, task_width=0.0),
+    "collapse_healing": ParameterPrior(mean=(-0.97, -0.97), width=0.38, task_width=0.0),
     "overfitting": ParameterPrior(mean=(-0.91, -0.91), width=0.82, task_width=0.3),
-    "overfitting_rate": ParameterPrior(mean=(1.81, 1.81), width=0.79, task_width=0.01),
+    "overfitting_rate": ParameterPrior(mean=(1.81, 1.81), width=0.79, task_width=0.0),
 }
 KINDS = tuple(PRIORS)
 PLAIN = ("gain", "noise_batch")  # not logarithms
@@ -98,6 +98,7 @@ class Moves:
         square: [M, N] coefficients of interference.
         drift: [M, N] u.
         walk: [M, N] v.
+        luck: [M] log factor of the interference Q of each plan (``advisor.run_luck``).
     """
 
     exposure: Exposure
@@ -105,6 +106,7 @@ class Moves:
     square: FloatArray
     drift: FloatArray
     walk: FloatArray
+    luck: FloatArray
 
 
 def prior_parameters(family: int) -> FloatArray:
@@ -160,10 +162,10 @@ def task_risk(
         steep = np.where(mask, p["steepness"], steep)
         for name, value in _interference(p, moves.exposure.family == family, moves, scales, cosines).items():
             parts[name] += value
-    total = sum(parts.values())
+    total = sum(parts.values()) * np.exp(moves.luck)[:, None]
     bent = total * (1 + total / steep)
     bent = bent / (1 + bent / RISK_CEILING)
-    share = bent / np.maximum(total, 1e-300)
+    share = np.exp(moves.luck)[:, None] * bent / np.maximum(total, 1e-300)
     plain = scales.initial_risk - progress + help_ + bent
     softness = FLOOR_SOFTNESS * (scales.initial_risk - floor)
     risk = floor + softness * np.logaddexp(0.0, (plain - floor) / softness)

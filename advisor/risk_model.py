@@ -14,6 +14,7 @@ Shapes: M plans, N tasks of the model (those of the constants); units: nats.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,8 +71,9 @@ class RiskModel:
         self.weights_ = _weights(self.task_weights, self.scales_.names)
         self.displacement_ = DisplacementLaw.fit(probes, self.scales_)
         self.cosines_ = drift_cosines(probes.merges, self.displacement_, self.scales_, probes.constants.num_samples)
+        self.fits_: dict[int, Fit] = {}
         linear = [merge for merge in probes.merges if merge.plan.method == "task_arithmetic"]
-        self.fits_: dict[int, Fit] = fit_families(linear, self._moves_of, self.scales_, self.cosines_)
+        self.fits_ = fit_families(linear, self._moves_of, self.scales_, self.cosines_)
         self.method_shares_ = {"task_arithmetic": (1.0, 1.0)}
         others = [merge for merge in probes.merges if merge.plan.method != "task_arithmetic"]
         self.method_shares_ |= fit_methods(others, self.fits_, self._moves_of, self.scales_, self.cosines_)
@@ -220,7 +222,20 @@ class RiskModel:
             square=exposure.coefficients * np.sqrt(pairs[:, 1:]),
             drift=np.sqrt(u2),
             walk=v,
+            luck=self._luck(exposure)[0],
         )
+
+    def _luck(self, exposure: Exposure) -> tuple[FloatArray, FloatArray]:
+        """Mean and spread of the luck of plans [M], from the family of their first merged expert."""
+        mean, spread = np.zeros(len(exposure.time)), np.zeros(len(exposure.time))
+        leader = np.argmax(exposure.coefficients > 0, axis=1)
+        family = np.take_along_axis(exposure.family, leader[:, None], axis=1)[:, 0]
+        for index, fit in self.fits_.items():
+            chosen = fit.luck.at(exposure)
+            mean, spread = (
+                np.where(family == index, new, old) for new, old in zip(chosen, (mean, spread), strict=True)
+            )
+        return mean, spread
 
     def _check_families(self, exposure: Exposure) -> None:
         used = set(np.unique(exposure.family[exposure.coefficients > 0]).tolist())
@@ -263,10 +278,14 @@ class RiskModel:
         """Interval ends of tasks and goal: parameter draws and the form's own scatter, in log risk."""
         samples, goals = self._sampled(moves)
         scales, level = self.scales_, self.level
-        tasks = interval(samples, risk, scales.initial_risk, extrapolation[:, None], level, scales.initial_spread)
+        unlucky = dataclasses.replace(moves, luck=moves.luck + self._luck(moves.exposure)[1])
+        worse, _ = task_risk(self._parameters(), unlucky, scales, self.cosines_)
         mean, start = risk @ self.weights_, scales.initial_risk @ self.weights_
         shared = np.sqrt((risk * scales.initial_spread) ** 2 @ self.weights_**2) / mean
-        goal = interval(goals, mean, start, extrapolation, level, shared)
+        extra = np.hypot(np.log(worse / risk), scales.initial_spread)
+        tasks = interval(samples, risk, scales.initial_risk, extrapolation[:, None], level, extra)
+        goal_extra = np.hypot(np.log(worse @ self.weights_ / mean), shared)
+        goal = interval(goals, mean, start, extrapolation, level, goal_extra)
         return *tasks, *goal
 
 

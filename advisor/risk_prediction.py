@@ -110,7 +110,7 @@ def interval(
     initial: FloatArray,
     beyond: FloatArray,
     level: float,
-    initial_spread: FloatArray | float = 0.0,
+    extra: FloatArray | float = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
     """Ends of predictive intervals around ``centre``: posterior draws and the form's scatter, normal in log risk.
 
@@ -120,10 +120,10 @@ def interval(
         initial: risks of x_0, broadcast against ``centre``.
         beyond: distance beyond the probes, broadcast against ``centre``.
         level: nominal coverage.
-        initial_spread: relative standard error of the risk of x_0, which all predictions share.
+        extra: further relative standard deviation: luck of the run, and the risk of x_0 that all predictions share.
     """
     spread = np.sqrt(np.mean((np.log(samples) - np.log(centre)) ** 2, axis=0))
     excess = np.maximum(np.log(centre / initial), 0.0)
     own = SCATTER + SCATTER_GROWTH * beyond + SCATTER_EXCESS * excess
-    half = float(norm.ppf(0.5 + level / 2)) * np.sqrt((POSTERIOR_SHARE * spread) ** 2 + own**2 + initial_spread**2)
+    half = float(norm.ppf(0.5 + level / 2)) * np.sqrt((POSTERIOR_SHARE * spread) ** 2 + own**2 + extra**2)
     return np.asarray(centre * np.exp(-half)), np.asarray(centre * np.exp(half))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from advisor.risk_fit import Fit, targets
+from advisor.risk_fit import Fit, _moves_of_all, _Problem, _runs, targets
 from advisor.risk_form import KINDS
 from advisor.risk_model import RiskModel
 from tests.advisor.quadratic_merges import QuadraticWorld
@@ -19,26 +20,39 @@ def model() -> RiskModel:
     return RiskModel().fit(QuadraticWorld.drawn().probes())
 
 
-def test_the_maximum_is_a_maximum_in_every_direction(model: RiskModel) -> None:
-    """Predictions of the probes fit no better after any small move of the parameters, prior included."""
-    from advisor.risk_fit import _moves_of_all  # the objective is rebuilt here from its definition
-    from advisor.risk_form import task_risk, unpack
+def without_luck(model: RiskModel) -> RiskModel:
+    bare = copy.copy(model)
+    bare.fits_ = {}
+    return bare
 
+
+@pytest.fixture(scope="module")
+def problem(model: RiskModel) -> _Problem:
     merges = QuadraticWorld.drawn().probes().merges
-    moves = _moves_of_all(merges, model.scales_.names, model._moves_of, None)
-    target = targets(merges, model.scales_.names)
+    return _Problem(
+        family=0,
+        moves=_moves_of_all(merges, model.scales_.names, without_luck(model)._moves_of, None),
+        target=targets(merges, model.scales_.names),
+        scales=model.scales_,
+        cosines=model.cosines_,
+        run=_runs(merges),
+    )
 
-    def objective(theta: np.ndarray) -> float:
-        risk, _ = task_risk({0: unpack(theta, 0)}, moves, model.scales_, model.cosines_)
-        misfit = (np.log(risk / model.scales_.initial_risk) - target.values) * target.weight
-        return float(0.5 * np.sum(misfit**2) + 0.5 * np.sum(theta**2))
 
-    fit = model.fits_[0]
-    assert objective(fit.theta) == pytest.approx(fit.cost, rel=1e-6)
-    generator = np.random.default_rng(0)
-    for _ in range(20):
-        step = generator.standard_normal(fit.theta.shape)
-        assert objective(fit.theta + 0.05 * step) > fit.cost * (1 - 1e-4)
+def test_the_jacobian_is_that_of_finite_differences(problem: _Problem) -> None:
+    at = 0.3 * np.random.default_rng(0).standard_normal(problem.size)
+    exact = problem.jacobian(at)
+    for column in range(0, problem.size, 7):
+        bump = np.zeros(problem.size)
+        bump[column] = 1e-5
+        slope = (problem.residuals(at + bump) - problem.residuals(at - bump)) / 2e-5
+        np.testing.assert_allclose(exact[:, column], slope, rtol=5e-3, atol=5e-3)
+
+
+def test_merges_of_one_run_share_a_number_whatever_the_checkpoint() -> None:
+    run = _runs(QuadraticWorld.drawn().probes().merges)
+    assert run.max() == 5  # three rates at two batch sizes
+    assert np.bincount(run).tolist() == [10] * 6
 
 
 def test_draws_have_the_posterior_covariance(model: RiskModel) -> None:
@@ -56,9 +70,9 @@ def test_probes_narrow_the_prior(model: RiskModel) -> None:
 
 def test_json_round_trip(model: RiskModel) -> None:
     fit = model.fits_[0]
-    copy = Fit.from_json(fit.to_json())
-    np.testing.assert_array_equal(copy.covariance, fit.covariance)
-    assert copy.num_values == fit.num_values == 60 * 3
+    twin = Fit.from_json(fit.to_json())
+    np.testing.assert_array_equal(twin.covariance, fit.covariance)
+    assert twin.num_values == fit.num_values == 60 * 3
 
 
 def test_thrown_and_early_merges_weigh_less() -> None:

@@ -28,6 +28,7 @@ def moves_of(*plans: Plan) -> Moves:
         square=exposure.coefficients,
         drift=np.sqrt(u2),
         walk=v,
+        luck=np.zeros(len(v)),
     )
 
 
@@ -149,3 +150,12 @@ def test_the_unit_of_length_changes_no_prediction() -> None:
     expected, parts = task_risk(values, moves, SCALES, SCALES.gradient_cosine)
     np.testing.assert_allclose(risk, expected, rtol=1e-10)
     np.testing.assert_allclose(terms["noise"], parts["noise"], rtol=1e-10)
+
+
+def test_luck_multiplies_interference_and_leaves_progress() -> None:
+    moves = moves_of(plan())
+    values = {0: unpack(ZERO, 0)}
+    _, calm = task_risk(values, moves, SCALES, SCALES.gradient_cosine)
+    _, unlucky = task_risk(values, dataclasses.replace(moves, luck=np.log([3.0])), SCALES, SCALES.gradient_cosine)
+    assert np.all(unlucky["noise"] > 2.5 * calm["noise"])
+    np.testing.assert_allclose(unlucky["progress"], calm["progress"], rtol=1e-3)

@@ -77,8 +77,8 @@ IMAGE_TASKS = {
     "fashion-tops": ImageTask(source="fashion", view="upside-down", first=28_000, count=7000, classes=TOPS),
     "fashion-others": ImageTask(source="fashion", view="transposed", first=35_000, count=6000, classes=OTHERS),
     "fashion-rolled": ImageTask(source="fashion", view="rolled", first=41_000, count=2500),
-    "fashion-edges": ImageTask(source="fashion", view="edges", first=43_500, count=3000),
-    "fashion-striped": ImageTask(source="fashion", view="striped", first=46_500, count=3000),
+    "fashion-edges": ImageTask(source="fashion", view="edges", first=43_500, count=5000),
+    "fashion-striped": ImageTask(source="fashion", view="striped", first=48_500, count=5000),
 }
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.observations import ProbeData
+from advisor.plan import Plan
 from advisor.probing import LINEAR_METHOD, Probe, design_probes, next_probe
 from advisor.risk_model import RiskModel
-from advisor.risk_prediction import RiskPrediction
 from advisor.status import MIN_GAIN
 from benchmarks.suite_format import Candidates, FloatArray, Suite, candidate_plans, evaluation_units
 from benchmarks.suite_replay import ProbeRequest, Replay, ReplayedProbe, collect, observation, replay_probe
@@ -40,14 +40,14 @@ class SuiteAdvice:
     Attributes:
         candidates: the grid's plans.
         choice: position of the advised candidate, or ``None`` for refusing.
-        prediction: predictions of all candidates, with intervals.
+        goal: [C] predicted goal of each candidate; infinite where the model could not say.
         model: the fitted model.
         replay: the probes it rests on.
     """
 
     candidates: Candidates
     choice: int | None
-    prediction: RiskPrediction
+    goal: FloatArray
     model: RiskModel
     replay: Replay
 
@@ -57,14 +57,37 @@ def advise_on_suite(suite: Suite, seed: int, *, replay: Replay | None = None) ->
     replay = replay_design(suite, seed) if replay is None else replay
     candidates = candidate_plans(suite, seed)
     model = RiskModel(seed=0).fit(replay.data)
-    prediction = model.predict(list(candidates.plans), return_interval=True)
+    goal = predict_goal(model, candidates.plans).value
     return SuiteAdvice(
         candidates=candidates,
-        choice=choose(prediction.goal, suite.initial(seed, "validation").mean()),
-        prediction=prediction,
+        choice=choose(goal, suite.initial(seed, "validation").mean()),
+        goal=goal,
         model=model,
         replay=replay,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PredictedGoal:
+    """Predicted goals of M plans with 90 % intervals; infinite where the model has no word on a plan."""
+
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+def predict_goal(model: RiskModel, plans: Sequence[Plan]) -> PredictedGoal:
+    """Predict what the model can: a plan whose optimizer or method was not probed gets an infinite goal."""
+    value = np.full((3, len(plans)), np.inf)
+    kinds = [(plan.method, frozenset(recipe.optimizer for recipe in plan.recipes.values())) for plan in plans]
+    for kind in dict.fromkeys(kinds):
+        here = [i for i, other in enumerate(kinds) if other == kind]
+        try:
+            prediction = model.predict([plans[i] for i in here], return_interval=True)
+        except ValueError:
+            continue
+        value[:, here] = prediction.goal, prediction.goal_low, prediction.goal_high
+    return PredictedGoal(value=value[0], low=value[1], high=value[2])
 
 
 def choose(goal: FloatArray, initial: float) -> int | None:
@@ -152,15 +175,16 @@ def advisor_curve(
     cost, choice = advice.replay.units, advice.choice
     points = [_point(candidates, cost, choice, trained=False)]
     measured = np.zeros(len(candidates), dtype=bool)
+    goal = advice.goal
     for _ in range(REFITS):
-        wanted = int(np.argmin(advice.prediction.goal)) if choice is None else choice
+        wanted = int(np.argmin(goal)) if choice is None else choice
         rows = _same_run(suite, candidates, wanted) & ~measured
         if not rows.any():
             break
         cost += float(candidates.training_cost[wanted]) + int(rows.sum()) * evaluation_units(suite, seed)
         measured |= rows
         data = _with_rows(suite, data, candidates.rows[rows])
-        goal = RiskModel(seed=0).fit(data).predict(list(candidates.plans)).goal
+        goal = predict_goal(RiskModel(seed=0).fit(data), candidates.plans).value
         goal = np.where(measured, candidates.validation, goal)
         choice = choose(goal, suite.initial(seed, "validation").mean())
         points.append(_point(candidates, cost, choice, trained=choice is not None and bool(measured[choice])))

@@ -1,8 +1,8 @@
 r"""Intervals and tests of the judge.
 
 Bootstrap: resample units (seeds of suites) with replacement and take percentiles.  Paired sign-flip test: under the
-null a paired difference is as likely to be negative as positive, so p = share of sign assignments whose mean is at least as
-large (all 2^n of them for n <= 14, else random ones).  Holm: step-down correction over the arms tested together.
+null a paired difference is as likely to be negative as positive, so p = share of sign assignments whose mean is at
+least as large (all 2^n of them for n <= 14, else random ones).  Holm: step-down correction over arms tested together.
 """
 
 from __future__ import annotations

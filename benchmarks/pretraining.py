@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -34,6 +35,7 @@ class Pretraining:
         learning_rate: peak rate of AdamW.
         seed: of weights, batches and shifts.
         shift: largest random shift in pixels.
+        images: use only so many images; 0 for all.
     """
 
     data: Path
@@ -42,6 +44,7 @@ class Pretraining:
     learning_rate: float = 2e-3
     seed: int = 0
     shift: int = 1
+    images: int = 0
 
 
 def pretrain(source: BackboneSource, settings: Pretraining, out: Path) -> dict[str, Any]:
@@ -50,13 +53,14 @@ def pretrain(source: BackboneSource, settings: Pretraining, out: Path) -> dict[s
     module = build_module(source, pretrained=False).train()
     catalogue = folder_catalogue(settings.data, origin=settings.data.name)
     size, channels = source.image_size or 0, source.in_chans
-    openers = [(name, lambda i=i: catalogue.open_image(i)) for i, name in enumerate(catalogue.names)]
+    order = np.random.default_rng(settings.seed).permutation(len(catalogue))[: settings.images or None]
+    openers = [(catalogue.names[i], lambda i=i: catalogue.open_image(int(i))) for i in order]
     pixels, readable, _ = decode_many(openers, size=size, channels=channels)
     assert source.mean is not None
     assert source.std is not None
     mean, std = torch.tensor(source.mean).view(-1, 1, 1), torch.tensor(source.std).view(-1, 1, 1)
     images = (torch.from_numpy(pixels).float() / 255 - mean) / std
-    labels = torch.from_numpy(catalogue.labels[readable])
+    labels = torch.from_numpy(catalogue.labels[order[readable]])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         head, last_loss = _train(module, images, labels, settings, len(catalogue.class_names))

@@ -41,6 +41,7 @@ search:
   learning_rate: {{sgd: [1.0e-5, 1.0e-1], adamw: [1.0e-5, 1.0e-2]}}
   batch_size: [8, 32]
   steps: [20, 240]
+budget: {{probe_share: 0.4}}
 seed: {seed}
 """
 

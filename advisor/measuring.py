@@ -15,7 +15,7 @@ from estimators.range_test import run_range_test
 from estimators.recipe import Optimizer
 from estimators.sampling import stable_seed
 
-CONSTANTS_SHARE = 0.25  # of the budget before advice, at most
+CONSTANTS_SHARE = 0.15  # of the budget before advice, at most
 RANGE_TEST_SHARE = 0.04
 RANGE_TEST_BATCH = 16
 RANGE_TEST_STEPS = (20, 60)

@@ -29,8 +29,8 @@ METHOD_LAMBDAS = (0.7, 2.0)  # for each further merge method, on the first probe
 LINEAR_METHOD = "task_arithmetic"
 PROBES_PER_OPTIMIZER = 5
 ANCHOR_BELOW_EDGE = 4.0  # the first SGD probe runs at 2/L divided by this
-EVALUATION_SAMPLES = 128  # validation samples a task for each merged evaluation
-TRAINING_SHARE = 0.65  # of what is left after constants and heads; the rest pays for evaluations
+EVALUATION_SAMPLES = 96  # validation samples a task for each merged evaluation
+TRAINING_TO_EVALUATION = 2.0  # a probe trains for at least so many times the units that its merges cost
 SHORTEST_PROBE = 8
 LONGEST_SHARE = 0.25  # of the longest run: advice must extrapolate at least so far
 
@@ -80,15 +80,17 @@ class ProbeDesign:
     anchors: Mapping[Optimizer, float]
     methods: tuple[str, ...] = (LINEAR_METHOD,)
 
-    @property
-    def probe_budget(self) -> float:
-        """Units that training one probe may take."""
-        return TRAINING_SHARE * self.budget / (len(self.rates) * PROBES_PER_OPTIMIZER)
-
     def steps(self, batch_size: int) -> int:
-        """Steps of a probe at a batch size: equal cost for each, never above a quarter of K_max."""
-        affordable = int(self.probe_budget / (len(self.tasks) * batch_size))
+        """Steps of a probe at a batch size: equal cost for each, never above a quarter of K_max.
+
+        The budget divided by ``PROBES_PER_OPTIMIZER`` probes an optimizer, but rather fewer probes than probes so short
+        that evaluating them costs more than half of training them.
+        """
+        evaluation = (len(LAMBDAS) + len(EARLY_LAMBDAS) + 1) * self.merge_cost()
+        share = self.budget / (len(self.rates) * PROBES_PER_OPTIMIZER) - evaluation
+        training = max(share, TRAINING_TO_EVALUATION * evaluation)
         longest = max(SHORTEST_PROBE, int(LONGEST_SHARE * self.max_steps))
+        affordable = int(min(training, self.budget - evaluation) / (len(self.tasks) * batch_size))
         return max(SHORTEST_PROBE, min(affordable, longest))
 
     def merge_cost(self) -> float:

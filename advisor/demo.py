@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from advisor.advice import Validation
 from advisor.pipeline import run_all
-from advisor.progress import Progress, silent
+from advisor.progress import Progress, both, event_progress, silent
 from advisor.workspace import Workspace, open_workspace
 from estimators.backbone_loading import BackboneSource, build_module, resolve
 from estimators.builtin_tasks import builtin_catalogue
@@ -94,5 +94,6 @@ def run_demo(
 ) -> tuple[Workspace, Validation]:
     """The whole path; continues where an earlier demo in ``out`` stopped."""
     project = write_demo_project(out, seed=seed, progress=progress)
-    ws = open_workspace(project, out / f"run-seed-{seed}", progress=progress, time_limit=time_limit)
+    ws = open_workspace(project, out / f"run-seed-{seed}", time_limit=time_limit)
+    ws.progress = both(progress, event_progress(ws.run))  # whoever watches the run sees how far it is
     return ws, run_all(ws)

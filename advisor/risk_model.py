@@ -172,7 +172,7 @@ class RiskModel:
             "cosines": self.cosines_.tolist(),
             "fits": {FAMILIES[family]: fit.to_json() for family, fit in self.fits_.items()},
             "method_shares": {name: list(shares) for name, shares in self.method_shares_.items()},
-            "reach": self.reach_.tolist(),
+            "reach": np.where(np.isfinite(self.reach_), self.reach_, None).tolist(),  # null: family not probed
         }
 
     @classmethod
@@ -188,7 +188,7 @@ class RiskModel:
         model.cosines_ = np.array(data["cosines"])
         model.fits_ = {FAMILIES.index(name): Fit.from_json(fit) for name, fit in data["fits"].items()}
         model.method_shares_ = {name: (pair[0], pair[1]) for name, pair in data["method_shares"].items()}
-        model.reach_ = np.array(data["reach"])
+        model.reach_ = np.array(data["reach"], dtype=float)
         return model
 
     def _check_fitted(self) -> None:

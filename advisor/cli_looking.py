@@ -121,8 +121,11 @@ def runs(
     """List runs: what each is doing and how far it has come."""
     shell = Shell(as_json=as_json)
     found = list_runs(root)
-    rows = tuple((run.id, run.project, run.state, ", ".join(run.stages), run.updated, run.message) for run in found)
-    head = ("run", "project", "state", "stages done", "last sign", "why")
+    rows = tuple(
+        (run.id, run.project, run.state, ", ".join(run.stages), run.updated[:19].replace("T", " "), run.message)
+        for run in found
+    )
+    head = ("run", "project", "state", "stages done", "last sign, UTC", "why")
     value = [
         {
             "id": run.id,

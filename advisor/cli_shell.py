@@ -38,6 +38,7 @@ OUTCOMES = {
     "MergeDiverged": BAD_INPUT,
 }
 MIN_WIDTH = 80
+UNFOLDED = 30  # names up to this length stay on one line
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,8 +110,9 @@ def rich_table(table: Table) -> RichTable:
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
-    for title in table.head:
-        drawn.add_column(Text(title, style="bold"), overflow="fold")
+    is_short = max((len(row[0]) for row in table.rows), default=0) <= UNFOLDED
+    for number, title in enumerate(table.head):
+        drawn.add_column(Text(title, style="bold"), overflow="fold", no_wrap=number == 0 and is_short)
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn

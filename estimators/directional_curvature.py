@@ -2,11 +2,10 @@ r"""Curvature of a task's risk along given directions: what an update, gradient 
 
     directional   v^T H v / ||v||^2                                   any vector: a task vector, an optimizer's update
     noise         E[xi^T H xi] / E ||xi||^2 = tr(H Sigma)/sigma^2     xi ~ gradient noise
-    drift         G^T H G / ||G||^2,  G = grad F_i                    with E g^T H g = G^T H G + tr(H Sigma)/m taken out
+    drift         R = G^T H G / ||G||^2,  G = grad F_i                with E g^T H g = G^T H G + tr(H Sigma)/m taken out
     relative      [j, i] = tau_i^T H_j tau_i / ||tau_i||^2            task j's curvature along task i's update
 
-All loss/|x|^2, from v^T H_z v of single samples (4/3 units each, ``estimators.curvature``).  Relative critical
-sharpness: arXiv 2601.16979.
+All loss/|x|^2, with v^T H v as in ``estimators.curvature_along``.  Relative critical sharpness: arXiv 2601.16979.
 """
 
 from __future__ import annotations
@@ -20,16 +19,15 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from estimators.constants import Estimate, Matrix
-from estimators.cost import FORWARD_UNITS, CostMeter
-from estimators.curvature import directional_curvatures
-from estimators.gradient_rows import GradientRows, draw_samples
+from estimators.cost import CostMeter
+from estimators.curvature import hessian_product
+from estimators.curvature_along import curvature_along
+from estimators.gradient_rows import GradientRows, Sketch, draw_samples
 from estimators.gradient_variance import row_variance
 from estimators.intervals import mean_interval
 from estimators.objectives import Objective
 from estimators.outcomes import MeasurementFailed, require_samples
 from estimators.tasks import Split
-
-UNITS = 4 * FORWARD_UNITS
 
 
 class LostInNoise(MeasurementFailed):
@@ -41,18 +39,18 @@ class DirectionalCurvature(BaseEstimator):  # type: ignore[misc]
 
     Args:
         num_samples: samples that the curvature is averaged over.
+        num_exact: how many of them take second derivatives of the loss; the others the Gauss-Newton part.
         random_state: seed of the draw.
 
     Attributes:
         estimate_: the curvature with its t interval.
-        sample_curvatures_: of each sample [m].
     """
 
     estimate_: Estimate
-    sample_curvatures_: NDArray[np.float64]
 
-    def __init__(self, *, num_samples: int = 64, random_state: int = 0) -> None:
+    def __init__(self, *, num_samples: int = 64, num_exact: int = 8, random_state: int = 0) -> None:
         self.num_samples = num_samples
+        self.num_exact = num_exact
         self.random_state = random_state
 
     def fit(
@@ -69,17 +67,18 @@ class DirectionalCurvature(BaseEstimator):  # type: ignore[misc]
         unit = _unit(vector)
         samples = draw_samples(split, self.num_samples, self.random_state, device=point.device)
         require_samples(len(samples), 2, "a curvature with an interval")
-        self.sample_curvatures_ = directional_curvatures(objective, point, samples, unit, meter=meter).numpy()
-        low, high = mean_interval(self.sample_curvatures_, population=len(split))
-        value = float(self.sample_curvatures_.mean())
+        found = curvature_along(
+            objective, point, samples, unit, num_exact=self.num_exact, population=len(split), meter=meter
+        )
+        known = abs(found.value) > found.half
         self.estimate_ = Estimate(
-            value=value,
-            low=min(low, value),
-            high=max(high, value),
-            num_samples=len(samples),
-            cost=UNITS * len(samples),
-            identifiable=low > 0 or high < 0,
-            note="" if low > 0 or high < 0 else "the sign is not to be told with these samples",
+            value=found.value,
+            low=found.value - found.half,
+            high=found.value + found.half,
+            num_samples=found.num_samples,
+            cost=found.cost,
+            identifiable=known,
+            note="" if known else "the sign is not to be told with these samples",
         )
         return self
 
@@ -92,6 +91,7 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
     Args:
         num_directions: draws of the noise to use at most.
         num_samples: samples that each draw's curvature is averaged over.
+        num_exact: how many of them take second derivatives of the loss.
         random_state: seed of the draws.
 
     Attributes:
@@ -104,9 +104,12 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
     forms_: NDArray[np.float64]
     squares_: NDArray[np.float64]
 
-    def __init__(self, *, num_directions: int = 12, num_samples: int = 12, random_state: int = 0) -> None:
+    def __init__(
+        self, *, num_directions: int = 12, num_samples: int = 8, num_exact: int = 2, random_state: int = 0
+    ) -> None:
         self.num_directions = num_directions
         self.num_samples = num_samples
+        self.num_exact = num_exact
         self.random_state = random_state
 
     def start(
@@ -115,6 +118,7 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
         """Remember where the curvature is to be taken."""
         self._place = (objective, split, objective.initial if weights is None else weights, meter)
         self._draws: list[tuple[float, float]] = []
+        self._cost = 0.0
         return self
 
     def observe(self, noise: Tensor) -> None:
@@ -128,7 +132,11 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
             seed = self.random_state + len(self._draws)
             samples = draw_samples(split, self.num_samples, seed, device=point.device)
             unit = noise / square**0.5
-            form = square * float(directional_curvatures(objective, point, samples, unit, meter=meter).mean())
+            found = curvature_along(
+                objective, point, samples, unit, num_exact=self.num_exact, population=len(split), meter=meter
+            )
+            form = square * found.value
+            self._cost += found.cost
         self._draws.append((form, square))
 
     def finish(self) -> NoiseCurvature:
@@ -136,7 +144,7 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
         require_samples(len(self._draws), 2, "the curvature seen by noise (draws)")
         self.forms_, self.squares_ = (np.array(column) for column in zip(*self._draws, strict=True))
         count = len(self.forms_)
-        cost = UNITS * count * self.num_samples
+        cost = self._cost
         if not self.squares_.sum() > 0:
             note = "there is no gradient noise: every gradient is the same"
             self.estimate_ = Estimate(value=0.0, low=0.0, high=0.0, cost=cost, identifiable=False, note=note)
@@ -161,8 +169,12 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
 class DriftCurvature(BaseEstimator):  # type: ignore[misc]
     """G^T H G/||G||^2 along the true mean gradient, the noise of the measured one taken out.
 
+    The gradient's own noise moves numerator and denominator together: 2 <xi, (H - R) G>/||G||^2 to first order, taken
+    from a product H g on a few samples and the sketched rows.
+
     Args:
         num_samples: samples that the curvature is averaged over.
+        num_exact: how many of them take second derivatives and the product H g of the interval.
         random_state: seed of the draw.
 
     Attributes:
@@ -171,8 +183,9 @@ class DriftCurvature(BaseEstimator):  # type: ignore[misc]
 
     estimate_: Estimate
 
-    def __init__(self, *, num_samples: int = 32, random_state: int = 0) -> None:
+    def __init__(self, *, num_samples: int = 32, num_exact: int = 8, random_state: int = 0) -> None:
         self.num_samples = num_samples
+        self.num_exact = num_exact
         self.random_state = random_state
 
     def fit(
@@ -189,18 +202,23 @@ class DriftCurvature(BaseEstimator):  # type: ignore[misc]
         """Measure from gradient rows, the estimate of ||G||^2 and the curvature seen by noise.
 
         Raises:
-            LostInNoise: if ||G||^2 cannot be told from 0, so that there is no direction to look along.
+            LostInNoise: if ||G||^2 is not identified, so that there is no direction to look along.
         """
-        if not squared_norm.low > 0:
+        if not squared_norm.identifiable:
             raise LostInNoise(
                 f"squared_norm={squared_norm.describe()}: the mean gradient cannot be told from its noise; "
                 "take more gradients, or measure along a probe's update"
             )
-        along = DirectionalCurvature(num_samples=self.num_samples, random_state=self.random_state)
+        along = DirectionalCurvature(
+            num_samples=self.num_samples, num_exact=self.num_exact, random_state=self.random_state
+        )
         mean_square = float(gradients.mean.double().square().sum())
         measured = along.fit(objective, split, gradients.mean, weights, meter=meter).estimate_
         noise = row_variance(gradients) / gradients.samples_per_row * gradients.sampling_factor
-        self.estimate_ = _drift(measured, mean_square, noise, noise_curvature, squared_norm)
+        few = draw_samples(split, self.num_exact, self.random_state, device=gradients.mean.device)
+        point = objective.initial if weights is None else weights
+        image = hessian_product(objective, point, few, gradients.mean, meter=meter)
+        self.estimate_ = _drift(measured, mean_square, noise, noise_curvature, squared_norm, gradients, image)
         return self
 
 
@@ -209,6 +227,7 @@ class RelativeSharpness(BaseEstimator):  # type: ignore[misc]
 
     Args:
         num_samples: samples of each task that a cell is averaged over.
+        num_exact: how many of them take second derivatives of the loss.
         random_state: seed of the draw.
 
     Attributes:
@@ -217,8 +236,9 @@ class RelativeSharpness(BaseEstimator):  # type: ignore[misc]
 
     matrix_: Matrix
 
-    def __init__(self, *, num_samples: int = 16, random_state: int = 0) -> None:
+    def __init__(self, *, num_samples: int = 16, num_exact: int = 2, random_state: int = 0) -> None:
         self.num_samples = num_samples
+        self.num_exact = num_exact
         self.random_state = random_state
 
     def fit(
@@ -233,7 +253,9 @@ class RelativeSharpness(BaseEstimator):  # type: ignore[misc]
         """Measure along one update or task vector [D] a task."""
         if list(vectors) != list(objectives):
             raise ValueError(f"vectors of {list(vectors)} must belong to the tasks {list(objectives)} in their order")
-        cell = DirectionalCurvature(num_samples=self.num_samples, random_state=self.random_state)
+        cell = DirectionalCurvature(
+            num_samples=self.num_samples, num_exact=self.num_exact, random_state=self.random_state
+        )
         self.matrix_ = tuple(
             tuple(
                 cell.fit(objective, splits[name], vector, weights, meter=meter).estimate_ for vector in vectors.values()
@@ -244,16 +266,26 @@ class RelativeSharpness(BaseEstimator):  # type: ignore[misc]
 
 
 def _drift(
-    measured: Estimate, mean_square: float, noise: float, curvature: Estimate, squared_norm: Estimate
+    measured: Estimate,
+    mean_square: float,
+    noise: float,
+    curvature: Estimate,
+    squared_norm: Estimate,
+    gradients: GradientRows,
+    image: Tensor,
 ) -> Estimate:
-    """(g^T H g - c tr S)/||G||^2 with c the curvature seen by noise; errors of the three parts added in squares."""
+    """(g^T H g - c tr S)/||G||^2 with c the curvature seen by noise; independent errors are added in squares."""
     norm = squared_norm.value
     value = (measured.value * mean_square - curvature.value * noise) / norm
+    sketch = Sketch(image.numel())
+    both = sketch(torch.stack([image, gradients.mean])).double()
+    lever = gradients.sketches.double() @ (both[0] - value * both[1])
+    spread = 2 * float(lever.std()) * gradients.sampling_factor**0.5
     errors = np.array(
         [
             (measured.high - measured.low) / 2 * mean_square,
             (curvature.high - curvature.low) / 2 * noise,
-            (squared_norm.high - squared_norm.low) / 2 * abs(value),
+            1.645 * spread,
         ]
     )
     half = float(np.sqrt((errors**2).sum())) / norm

@@ -64,6 +64,10 @@ class MeanGradients:
         """Unbiased ||sum_j c_j G_j||^2."""
         return float(c @ self.raw_gram @ c - (c**2) @ (self.factors * self.traces))
 
+    def unbiased_gram(self) -> NDArray[np.float64]:
+        """Unbiased Gram matrix [N, N]; its diagonal may be negative."""
+        return np.asarray(self.raw_gram - np.diag(self.factors * self.traces))
+
     def noise(self, c: NDArray[np.float64]) -> NoiseOfMean:
         """The noise S = sum_j c_j^2 f_j Sigma_j/m_j of sum_j c_j g_j."""
         share = c**2 * self.factors
@@ -82,7 +86,7 @@ class MeanGradients:
         first = self.factors[j] * self.along[j, i, i]
         second = self.factors[i] * self.along[i, j, j]
         both = self.factors[i] * self.factors[j] * self.cross[i, j]
-        variance = max(first, second, first + second - both, 0.0)
+        variance = max(first + second - both, both / 2, 0.0)
         return float(self.raw_gram[i, j]), float(np.sqrt(variance))
 
     def directional(self, j: int, shares: NDArray[np.float64]) -> tuple[float, float]:
@@ -101,7 +105,7 @@ class MeanGradients:
                 own += shares[i] ** 2 * self.factors[i] * float(self.along[i, j, j])
                 both = shares[i] ** 2 * self.factors[i] * self.factors[j] * self.cross[i, j]
                 second_order, excess = second_order + both, excess + both
-        return value, float(np.sqrt(max(own - excess, second_order, 0.0)))
+        return value, float(np.sqrt(max(own - excess, second_order / 2, 0.0)))
 
     def squared_length_estimate(self, c: NDArray[np.float64]) -> Estimate:
         """||sum_j c_j G_j||^2 with interval; a negative unbiased value is reported as 0 and noted."""
@@ -154,12 +158,7 @@ class Heterogeneity(BaseEstimator):  # type: ignore[misc]
         count = len(names)
         cells = [[_cell(means, i, j) for j in range(count)] for i in range(count)]
         self.gram_ = tuple(tuple(row) for row in cells)
-        self.unbiased_gram_ = np.array(
-            [
-                [means.squared_length(np.eye(count)[i]) if i == j else means.raw_gram[i, j] for j in range(count)]
-                for i in range(count)
-            ]
-        )
+        self.unbiased_gram_ = means.unbiased_gram()
         self.estimates_ = {
             name: means.squared_length_estimate(np.eye(count)[i] - weights) for i, name in enumerate(names)
         }

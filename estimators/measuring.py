@@ -172,6 +172,7 @@ class _Measuring:
         noise = NoiseCurvature(
             num_directions=self.budget.noise_directions,
             num_samples=self.budget.noise_samples,
+            num_exact=self.budget.noise_exact,
             random_state=self.draw(name, "noise"),
         ).start(self.objectives[name], self.tasks[name].train, self.weights, meter=self.meter)
         with self.meter.purpose("gradients"):
@@ -246,7 +247,11 @@ class _Measuring:
         """Curvature along the mean gradient."""
         rows = self.gradients[name].best
         with self.meter.purpose("noise and drift curvature"):
-            found = DriftCurvature(num_samples=self.budget.drift_samples, random_state=self.draw(name, "drift")).fit(
+            found = DriftCurvature(
+                num_samples=self.budget.drift_samples,
+                num_exact=self.budget.drift_exact,
+                random_state=self.draw(name, "drift"),
+            ).fit(
                 self.objectives[name],
                 self.tasks[name].train,
                 rows,
@@ -297,7 +302,11 @@ class _Measuring:
         try:
             with self.meter.purpose("relative sharpness"):
                 return (
-                    RelativeSharpness(num_samples=self.budget.relative_samples, random_state=self.seed)
+                    RelativeSharpness(
+                        num_samples=self.budget.relative_samples,
+                        num_exact=self.budget.relative_exact,
+                        random_state=self.seed,
+                    )
                     .fit(
                         self.objectives,
                         {name: self.tasks[name].train for name in self.objectives},

@@ -1,7 +1,7 @@
 r"""How a budget of units for one task's constants is spent.
 
 Shares of the units a task (``docs/estimators.md`` tells how they were chosen); a unit is a per-sample gradient, a
-forward pass is 1/3 of one, a Hessian-vector product 4, a Gauss-Newton product 5/3, a second directional derivative 4/3.
+forward pass is 1/3 of one, a Hessian-vector product 4, a Gauss-Newton product 2 and v^T G_z v 1.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ LEAST_UNITS = 96.0
 FULL_UNITS = 500.0  # from here on noise, drift, relative and critical curvature are affordable too
 MOST_SINGLE = 128  # per-sample gradients are several times slower than batches of 8, which tell half as much a sample
 GAUSS_NEWTON_PRODUCTS, HESSIAN_PRODUCTS = 4, 2
-DIRECTION_UNITS = GAUSS_NEWTON_PRODUCTS * 5 / 3 + HESSIAN_PRODUCTS * 4.0  # a sample that finds the top direction
-CURVATURE_UNITS = 4 / 3  # v^T H_z v of one sample
+DIRECTION_UNITS = GAUSS_NEWTON_PRODUCTS * 2.0 + HESSIAN_PRODUCTS * 4.0 + 1.0  # a sample that finds the top direction
+NOISE_EXACT = 2
 SHARPEST_UNITS = 12.0  # the sharpest sample's own Lanczos
 SEARCH_UNITS = 1 + 11 / 3  # critical sharpness, a sample: a gradient and at most 11 forward passes
 
@@ -33,8 +33,11 @@ class SampleBudget:
         goal_fresh_samples: the same for the goal, a task.
         noise_directions: draws of gradient noise whose curvature is taken.
         noise_samples: samples for each of them.
+        noise_exact: how many of these take second derivatives.
         drift_samples: samples for the curvature along the mean gradient.
+        drift_exact: how many of them take second derivatives.
         relative_samples: samples for each task's curvature along each other's gradient.
+        relative_exact: how many of them take second derivatives.
         search_samples: samples of the critical sharpness search.
     """
 
@@ -48,8 +51,11 @@ class SampleBudget:
     goal_fresh_samples: int = 0
     noise_directions: int = 0
     noise_samples: int = 0
+    noise_exact: int = 0
     drift_samples: int = 0
+    drift_exact: int = 0
     relative_samples: int = 0
+    relative_exact: int = 0
     search_samples: int = 0
 
     @classmethod
@@ -76,7 +82,7 @@ class SampleBudget:
             single_gradients=min(gradients, MOST_SINGLE),
             heldout_gradients=max(4, int(0.12 * rest)),
             direction_samples=max(2, int(0.40 * rest / DIRECTION_UNITS)),
-            fresh_samples=max(4, int(0.30 * rest / CURVATURE_UNITS)),
+            fresh_samples=max(4, int(0.30 * rest)),
         )
 
     @classmethod
@@ -89,12 +95,15 @@ class SampleBudget:
             single_gradients=min(gradients, MOST_SINGLE),
             heldout_gradients=int(0.05 * units),
             direction_samples=int(0.19 * units / DIRECTION_UNITS),
-            fresh_samples=int((0.15 * units - SHARPEST_UNITS) / CURVATURE_UNITS),
+            fresh_samples=int(0.15 * units - SHARPEST_UNITS),
             goal_direction_samples=max(1, int(0.04 * units / DIRECTION_UNITS)),
-            goal_fresh_samples=max(2, int(0.03 * units / CURVATURE_UNITS)),
+            goal_fresh_samples=max(2, int(0.03 * units)),
             noise_directions=directions,
-            noise_samples=max(1, int(0.09 * units / CURVATURE_UNITS / directions)),
-            drift_samples=max(2, int(0.02 * units / CURVATURE_UNITS)),
-            relative_samples=max(2, int(0.04 * units / CURVATURE_UNITS / num_tasks)),
+            noise_samples=max(1, int(0.09 * units / directions) - 4 * NOISE_EXACT),
+            noise_exact=NOISE_EXACT,
+            drift_samples=max(2, int(0.01 * units)),
+            drift_exact=max(1, int(0.02 * units / 8)),  # second derivatives and the product with the gradient
+            relative_samples=max(2, int(0.04 * units / num_tasks) - 4),
+            relative_exact=1,
             search_samples=max(4, int(0.05 * units / SEARCH_UNITS)),
         )

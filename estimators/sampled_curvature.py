@@ -3,18 +3,20 @@ r"""lambda_max of a risk's Hessian from few samples: find the direction on some,
 The top direction of a network's Hessian settles with a few dozen samples, the curvature along it does not: single
 samples' v^T H_z v scatter by 120-190 % (docs/estimators.md).  So
 
-    1. Lanczos on the Gauss-Newton matrix of m1 samples finds v (5/3 units a sample and product);
+    1. Lanczos on the Gauss-Newton matrix G of m1 samples finds v (2 units a sample and product);
     2. a short Lanczos on the Hessian of the same samples, started at v, turns v towards the Hessian's top vector and
-       reports its residual (4 units a sample and product);
-    3. v^T H_z v on m2 other samples gives the value and its t interval (4/3 units a sample).
+       reports its residual (4 units a sample and product); theta = v^T H v on the m1 samples;
+    3. v^T G_z v on m2 other samples (1 unit each) gives most of the value and its t interval; the rest, v^T (H - G) v,
+       scatters far less and comes from the m1 samples (a control variate).
 
-E v^T H v <= lambda_max(H) for v independent of step 3's samples, while theta of step 2 is too large in expectation; the
-estimate is their mean weighted by samples.  The interval is that of step 3, widened by the residual.
+E v^T H v <= lambda_max(H) for v independent of the samples of step 3, while theta is too large in expectation; the
+estimate pools both.  Without logits step 3 takes second derivatives of the loss instead (4 units each).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,7 +26,13 @@ from torch import Tensor
 
 from estimators.constants import Estimate
 from estimators.cost import CostMeter
-from estimators.curvature import directional_curvatures, gauss_newton_product, hessian_product
+from estimators.curvature import (
+    LogitObjective,
+    gauss_newton_curvatures,
+    gauss_newton_product,
+    hessian_curvatures,
+    hessian_product,
+)
 from estimators.gradient_rows import draw_samples
 from estimators.heterogeneity import goal_weights
 from estimators.intervals import mean_interval
@@ -52,14 +60,16 @@ class SampledTopCurvature(BaseEstimator):  # type: ignore[misc]
         gauss_newton_: lambda_max of the Gauss-Newton matrix: ``estimate_`` times its ratio to the Hessian's on the m1
             samples (the same for both, so that their scatter cancels); ``None`` without step 1.
         lanczos_: step 2's value, residual and vector on the m1 samples.
+        remainder_: v^T (H - G) v of the m1 samples.
         direction_: v [D], unit length.
-        sample_curvatures_: v^T H_z v of the fresh samples [m2] (of all tasks one after the other).
+        sample_curvatures_: v^T G_z v (v^T H_z v without logits) of the fresh samples [m2], one task after the other.
         sample_smoothness_: largest curvature of a single sample's loss that was met: a lower end of L.
     """
 
     estimate_: Estimate
     gauss_newton_: Estimate | None
     lanczos_: LanczosResult
+    remainder_: float
     direction_: Tensor
     sample_curvatures_: NDArray[np.float64]
     sample_smoothness_: Estimate
@@ -150,25 +160,32 @@ class SampledTopCurvature(BaseEstimator):  # type: ignore[misc]
         self.direction_ = self.lanczos_.vector
 
     def _measure(self, parts: Sequence[_Part], point: Tensor, meter: CostMeter | None) -> None:
-        curvatures = [
-            directional_curvatures(part.objective, point, part.fresh, self.direction_, meter=meter).numpy()
-            for part in parts
-        ]
+        curvatures = [self._along(part, part.fresh, point, meter) for part in parts]
         self.sample_curvatures_ = np.concatenate(curvatures)
-        fresh = sum(part.share * float(values.mean()) for part, values in zip(parts, curvatures, strict=True))
-        squares = 0.0
+        pooled, squares = 0.0, 0.0
+        remainder = self.lanczos_.value
         for part, values in zip(parts, curvatures, strict=True):
-            if len(values) > 1:
-                low, high = mean_interval(values, population=part.population)
+            own = self._along(part, part.few, point, meter)
+            remainder -= part.share * float(own.mean())
+            every = np.concatenate([values, own])
+            pooled += part.share * float(every.mean())
+            if len(every) > 1:
+                low, high = mean_interval(every, population=part.population)
                 squares += (part.share * (high - low) / 2) ** 2
-        self.estimate_ = self._estimate(fresh, squares**0.5, sum(len(part.few) for part in parts))
+        self.remainder_ = remainder
+        self.estimate_ = self._estimate(pooled + remainder, squares**0.5, sum(len(part.few) for part in parts))
         self.gauss_newton_ = self._scaled_gauss_newton()
         self.sample_smoothness_ = self._sharpest_sample(parts, curvatures, point, meter)
 
-    def _estimate(self, fresh: float, half: float, few: int) -> Estimate:
+    def _along(self, part: _Part, samples: Split, point: Tensor, meter: CostMeter | None) -> NDArray[np.float64]:
+        if self._gauss_newton is None:
+            return hessian_curvatures(part.objective, point, samples, self.direction_, meter=meter)
+        scored = cast(LogitObjective, part.objective)
+        return gauss_newton_curvatures(scored, point, samples, self.direction_, meter=meter)
+
+    def _estimate(self, value: float, half: float, few: int) -> Estimate:
         found = self.lanczos_
         count = len(self.sample_curvatures_)
-        value = (count * fresh + few * found.value) / (count + few)
         residual = found.residual * min(1.0, abs(value) / abs(found.value)) if found.value else 0.0
         if value > 0:  # single samples' curvatures are skewed: symmetric in the logarithm
             relative = half / value

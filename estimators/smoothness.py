@@ -121,7 +121,7 @@ class TopCurvature(BaseEstimator):  # type: ignore[misc]
             low=found.value,
             high=found.value + found.residual,
             num_samples=count,
-            cost=found.products * count * (4.0 if self.kind == "hessian" else 5 / 3),
+            cost=found.products * count * (4.0 if self.kind == "hessian" else 2.0),
             identifiable=found.value > 0 and found.residual <= 0.15 * abs(found.value),
             note=f"{found.products} products, residual {found.residual:.3g}",
         )

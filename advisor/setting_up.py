@@ -71,8 +71,6 @@ def drafted(sources: Sequence[str], base: Path, changes: Mapping[str, Mapping[st
     for section, values in changes.items():
         part = data.setdefault(section, {})
         part.update({key: value for key, value in values.items() if value is not None})
-        if section == "backbone" and values.get("checkpoint"):
-            part["pretrained"] = False
     return Project.from_mapping(data, origin=base, label="the project").to_yaml()
 
 

@@ -90,10 +90,11 @@ def section(part: Section, *, heading: bool = True, tables: bool = True) -> None
 
 
 def columns_of(cells: Mapping[str, tuple[str, str]]) -> None:
-    """Numbers with what they are, and a line below each: label -> (value, note)."""
+    """Numbers with what they are above and a note below, never cut off: label -> (value, note)."""
     for column, (label, (value, note)) in zip(st.columns(len(cells)), cells.items(), strict=True):
         with column:
-            st.metric(md(label), value)
+            st.caption(md(label))
+            st.markdown(f"##### {md(value)}")
             st.caption(md(note))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 import streamlit as st
@@ -25,6 +27,14 @@ from app.showing import bullets, columns_of, figure, guarded, md, predicted_cell
 MEGABYTE = 1 << 20
 MOST_BYTES = 64 * MEGABYTE  # of one upload; larger files are named by their path
 ENDING = ".safetensors"
+
+
+class Scratch:
+    """A folder that is removed with the session it belongs to, or when the server ends."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="merge-advisor-"))
+        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def page() -> None:
@@ -54,6 +64,7 @@ def from_run(run: RunDirectory) -> None:
     if advice is None or explorer is None:
         live(run)
         return
+    experts = {name: experts[name] for name in advice.plan.names if name in experts}
     downloads(run)
     st.fragment(guarded(lambda: by_hand(run, advice, explorer, experts)))()
     st.subheader("How tasks disturb each other", anchor=False)
@@ -67,9 +78,9 @@ def from_run(run: RunDirectory) -> None:
             figures.heat_map(
                 explorer.names,
                 explorer.interference(setting),
-                title="Predicted change of a task's risk when another expert is merged in",
-                unit="nats",
-                x="expert merged in",
+                title="Predicted interference",
+                unit="change of risk (nats)",
+                x="expert merged in beside it",
                 y="risk of task",
             ),
             "interference",
@@ -271,8 +282,9 @@ def _label(name: str, taken: dict[str, Path]) -> str:
 def _folder() -> Path:
     """A folder that lives as long as the session."""
     if "uploads" not in st.session_state:
-        st.session_state["uploads"] = tempfile.TemporaryDirectory(prefix="merge-advisor-")
-    return Path(st.session_state["uploads"].name)
+        st.session_state["uploads"] = Scratch()
+    scratch: Scratch = st.session_state["uploads"]
+    return scratch.path
 
 
 def _kept(file_id: str, data: bytes) -> Path:

@@ -86,7 +86,9 @@ def one(summary: RunSummary) -> None:
         report(run, summary, busy=busy)
     with right:
         if st.button("Delete…", disabled=busy, key="delete"):
-            confirm_delete(run)
+            st.session_state["deleting"] = run.id
+    if st.session_state.get("deleting") == run.id:
+        confirm_delete(run)
     with st.form("rename", border=False):
         label = st.text_input("Name", value=summary.label, max_chars=100)
         if st.form_submit_button("Rename"):
@@ -108,16 +110,19 @@ def report(run: RunDirectory, summary: RunSummary, *, busy: bool) -> None:
         st.rerun()
 
 
-@st.dialog("Delete this run?")
 def confirm_delete(run: RunDirectory) -> None:
     """Ask before anything is lost."""
-    st.markdown(f"**{md(run.label)}** with its probes, experts and merged weights will be gone. This cannot be undone.")
-    sure = st.checkbox("Yes, delete it for good", key="sure")
-    if st.button("Delete", type="primary", disabled=not sure, key="delete_now"):
-        run.remove()
-        if session.chosen().id == run.id:
-            session.choose(None)
-        st.rerun()
+    with st.container(border=True):
+        st.markdown(f"Delete **{md(run.label)}** with its probes, experts and merged weights? This cannot be undone.")
+        sure = st.checkbox("Yes, delete it for good", key=f"sure:{run.id}")
+        if st.button("Delete it", type="primary", disabled=not sure, key="delete_now"):
+            run.remove()
+            if session.chosen().id == run.id:
+                session.choose(None)
+            st.rerun()
+        if st.button("Keep it", key="keep"):
+            st.session_state.pop("deleting", None)
+            st.rerun()
 
 
 def compare(by_id: dict[str, RunSummary]) -> None:

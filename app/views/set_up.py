@@ -25,6 +25,7 @@ from app import jobs, session
 from app.showing import bullets, md, say, table
 
 SHOWN_CLASSES = 12
+WEIGHTS = {"hub": "timm's own, downloaded", "file": "from a file", "none": "none: a random start, to try things"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,8 @@ def from_form() -> Draft | None:
             )
             builtin = st.multiselect("Built-in tasks", list(choices), format_func=lambda key: f"{key}: {choices[key]}")
             backbone = st.text_input("Backbone (a timm model)", value="resnet18")
-            checkpoint = st.text_input("Pretrained weights: a file on this machine", placeholder="base.safetensors")
+            weights = st.radio("Pretrained weights", list(WEIGHTS), format_func=WEIGHTS.__getitem__)
+            checkpoint = st.text_input("File of the weights on this machine", placeholder="base.safetensors")
         with right:
             channels = st.radio("Image channels", (3, 1), format_func=lambda c: "colour" if c == 3 else "grey")
             size = st.number_input("Image size (pixels; 0: as drafted)", 0, 1024, 0, step=8)
@@ -126,7 +128,8 @@ def from_form() -> Draft | None:
             changes: dict[str, Mapping[str, Any]] = {
                 "backbone": {
                     "name": backbone,
-                    "checkpoint": str(Path(checkpoint).expanduser().resolve()) if checkpoint else None,
+                    "pretrained": weights == "hub",
+                    "checkpoint": _checkpoint(checkpoint) if weights == "file" else None,
                     "in_chans": channels,
                     "image_size": int(size) or None,
                 },
@@ -141,6 +144,12 @@ def from_form() -> Draft | None:
         return None
     text = st.text_area("Project file: change what you like", key="text", height=260)
     return Draft(text=text, base=base, name=str(st.session_state.get("drafted_name", "project")))
+
+
+def _checkpoint(given: str) -> str:
+    if not given:
+        raise ValueError("Pretrained weights come from a file, but none is named; name it or choose others")
+    return str(Path(given).expanduser().resolve())
 
 
 def review(draft: Draft) -> None:

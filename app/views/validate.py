@@ -58,11 +58,8 @@ def compared(validation: Validation) -> None:
     figure(figures.predicted_and_measured(validation), "predicted")
     part = validation_section(validation)
     table(part.tables[0])
-    left, right = st.columns(2)
-    with left:
-        figure(figures.compared_models(validation), "models")
-    with right:
-        figure(figures.compared_models(validation, "accuracy"), "accuracies")
+    figure(figures.compared_models(validation), "models")
+    figure(figures.compared_models(validation, "accuracy"), "accuracies")
     table(part.tables[1])
 
 

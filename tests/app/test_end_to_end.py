@@ -1,0 +1,162 @@
+"""One visitor in a real browser: from folders of images to merged weights, and the pictures of every page.
+
+Needs Debian's chromium and the package playwright; without them the test is skipped and says so.
+``MERGE_ADVISOR_PICTURES=docs/images`` keeps the pictures.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from tests.app.app_server import serving
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = shutil.which("chromium")
+PAGES = ("set_up", "probe", "recommend", "explore", "merge", "validate", "runs")
+TRAINING = 8 * 60_000  # milliseconds for the small run on a busy machine
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with driver.sync_playwright() as engine:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        found = engine.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield found
+        found.close()
+
+
+def draw_images(folder: Path) -> None:
+    """Two tasks of three classes: a bright stripe, upright or turned."""
+    generator = np.random.default_rng(0)
+    for task, turns in (("up", 0), ("side", 1)):
+        for number in range(3):
+            place = folder / task / f"class{number}"
+            place.mkdir(parents=True)
+            for k in range(30):
+                pixels = generator.integers(0, 90, (16, 16)).astype(np.uint8)
+                pixels[:, 2 + 4 * number : 6 + 4 * number] += 140
+                Image.fromarray(np.rot90(pixels, turns).copy()).save(place / f"{k}.png")
+
+
+def settle(page: Any) -> None:
+    """Wait until the server has answered and charts are drawn."""
+    page.wait_for_selector("h1", timeout=60_000)
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')", timeout=60_000)
+    page.wait_for_timeout(1200)
+
+
+def test_visitor_goes_from_image_folders_to_merged_weights(browser: Any, tmp_path: Path) -> None:
+    draw_images(tmp_path / "images")
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    elsewhere: list[str] = []
+    said: list[str] = []
+    page.on("request", lambda request: elsewhere.append(request.url))
+    page.on("dialog", lambda dialog: said.append(dialog.message))
+    with serving(tmp_path) as port:
+        home = f"http://127.0.0.1:{port}"
+        page.goto(home)
+        settle(page)
+        set_up(page, tmp_path)
+        page.wait_for_url("**/probe?run=*")
+        run_id = page.url.rpartition("run=")[2]
+        page.get_by_text("✓ finished").first.wait_for(timeout=TRAINING)
+        page.reload()  # a reload finds the same run again
+        settle(page)
+        assert run_id in page.url
+        explore(page, f"{home}/explore?run={run_id}")
+        weights = merge(page, f"{home}/merge?run={run_id}", tmp_path)
+        assert weights
+        assert all(np.isfinite(value).all() for value in weights.values() if value.dtype.kind == "f")
+        page.goto(f"{home}/validate?run={run_id}")
+        settle(page)
+        page.get_by_text("Does the interval hold what was measured?").wait_for()
+        page.goto(f"{home}/runs?run={run_id}")
+        settle(page)
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Download the report (HTML)").click()
+        assert "<html" in Path(waiting.value.path()).read_text(encoding="utf-8")
+        take_pictures(browser, home, run_id)
+    context.close()
+    assert said == []
+    assert {urlsplit(url).hostname for url in elsewhere if url.startswith("http")} == {"127.0.0.1"}
+
+
+def set_up(page: Any, folder: Path) -> None:
+    """Draft, check and start a project."""
+    page.get_by_label("Folders of images on this machine, one a line").fill(str(folder / "images"))
+    page.get_by_label("Backbone (a timm model)").fill("test_resnet")
+    page.get_by_text("none: a random start, to try things").click()
+    page.get_by_text("grey", exact=True).click()
+    for label, value in {
+        "Image size (pixels; 0: as drafted)": "16",
+        "Most fine-tuning steps": "20",
+        "Largest batch (samples; 0: as drafted)": "16",
+        "Probing may cost (full fine-tunes of all tasks)": "4",
+    }.items():
+        page.get_by_label(label).fill(value)
+        page.get_by_label(label).press("Tab")
+    page.get_by_role("button", name="Draft the project").click()
+    page.get_by_label("Project file: change what you like").wait_for()
+    page.get_by_role("button", name="Check it").click()
+    page.get_by_text("What it would cost at most").wait_for()
+    page.get_by_role("button", name="Start", exact=True).click()
+
+
+def explore(page: Any, address: str) -> None:
+    """Move a slider by keyboard: the prediction changes."""
+    page.goto(address)
+    settle(page)
+    number = page.locator("h5").first
+    before = number.inner_text()
+    slider = page.get_by_role("slider").first
+    slider.focus()
+    for _ in range(15):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "text => document.querySelector('h5') && document.querySelector('h5').innerText !== text", arg=before
+    )
+
+
+def merge(page: Any, address: str, folder: Path) -> dict[str, Any]:
+    """Download the advised merge."""
+    page.goto(address)
+    settle(page)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download merged weights").click()
+    target = folder / "merged.safetensors"
+    waiting.value.save_as(target)
+    return dict(safetensors.numpy.load_file(target))
+
+
+def take_pictures(browser: Any, home: str, run_id: str) -> None:
+    """Every page light and dark, where a folder for pictures is named."""
+    folder = os.environ.get("MERGE_ADVISOR_PICTURES")
+    if not folder:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for scheme in ("light", "dark"):
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+        page = context.new_page()
+        for name in PAGES:
+            page.set_viewport_size({"width": 1280, "height": 900})
+            page.goto(f"{home}/{'' if name == 'set_up' else name}?run={run_id}")
+            settle(page)
+            height = page.evaluate("Math.max(...[...document.querySelectorAll('section')].map(e => e.scrollHeight))")
+            page.set_viewport_size({"width": 1280, "height": min(int(height) + 40, 2600)})
+            page.wait_for_timeout(1200)
+            page.screenshot(path=Path(folder) / f"app-{name.replace('_', '-')}-{scheme}.png")
+        context.close()

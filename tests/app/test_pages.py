@@ -1,0 +1,97 @@
+"""Every page on a run in every state: it shows what is there, says what is not, and never fails."""
+
+from pathlib import Path
+
+import pytest
+
+from advisor.runs import RunDirectory
+from tests.app.conftest import Open, texts
+
+PAGES = ("set_up", "probe", "recommend", "explore", "merge", "validate", "runs")
+ON_A_RUN = PAGES[1:6]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_without_any_run_says_where_to_begin(open_page: Open, tmp_path: Path, page: str) -> None:
+    at = open_page(page, folder=tmp_path / "none")
+    assert not at.exception
+    assert not at.error
+    expected = "First visit" if page == "set_up" else "no runs" if page == "runs" else "No run is chosen"
+    assert expected in texts(at)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_of_a_finished_run_shows_no_error(open_page: Open, page: str) -> None:
+    at = open_page(page, "finished")
+    assert not at.exception
+    assert not [error.value for error in at.error]
+    assert not at.warning or page in ("validate",)
+
+
+@pytest.mark.parametrize("page", ON_A_RUN)
+def test_page_of_a_failed_run_names_the_reason(open_page: Open, page: str) -> None:
+    at = open_page(page, "failed")
+    assert not at.exception
+    assert "learning\\_rate\\=9 is too large" in texts(at)
+
+
+@pytest.mark.parametrize("page", ON_A_RUN)
+def test_page_of_an_interrupted_run_says_so(open_page: Open, page: str) -> None:
+    at = open_page(page, "interrupted")
+    assert not at.exception
+    assert not at.error
+    assert "interrupted" in texts(at)
+
+
+@pytest.mark.parametrize("page", ON_A_RUN)
+def test_page_of_a_running_run_says_so(open_page: Open, running: RunDirectory, page: str) -> None:
+    at = open_page(page, "running")
+    assert not at.exception
+    assert not at.error
+    assert "▶ running" in texts(at)
+
+
+@pytest.mark.parametrize("page", ["recommend", "explore", "merge"])
+def test_page_of_a_corrupted_run_names_the_damaged_piece_and_the_way_on(open_page: Open, page: str) -> None:
+    at = open_page(page, "corrupted")
+    assert not at.exception
+    said = texts(at)
+    assert "does not match its checksum" in said
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_of_an_unreadable_run_stays_up(open_page: Open, page: str) -> None:
+    at = open_page(page, "unreadable")
+    assert not at.exception
+    assert "Traceback" not in texts(at)
+
+
+@pytest.mark.parametrize("page", ["probe", "explore", "validate", "runs"])
+def test_page_of_a_huge_run_shows_a_part_and_says_so(open_page: Open, page: str) -> None:
+    at = open_page(page, "huge")
+    assert not at.exception
+    assert not at.error
+    if page == "probe":
+        assert "earlier ones are not drawn" in texts(at)
+
+
+def test_every_chart_has_words_for_those_who_cannot_see_it(open_page: Open) -> None:
+    for page in ("probe", "recommend", "explore", "merge", "validate"):
+        charts = open_page(page, "finished").get("plotly_chart")
+        assert charts, page
+        assert all(len(chart.proto.alt) > 30 for chart in charts), page
+
+
+def test_run_stays_when_the_page_is_changed(open_page: Open) -> None:
+    at = open_page("probe", "finished")
+    at.switch_page("views/validate.py").run()
+    assert at.query_params["run"] in ("finished", ["finished"])
+    assert "Can it be trusted" in texts(at)
+
+
+def test_unknown_run_is_named_and_nothing_breaks(open_page: Open) -> None:
+    at = open_page("probe", "20260101-000000-gone")
+    assert not at.exception
+    assert "There is no run" in texts(at)

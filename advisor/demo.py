@@ -33,10 +33,10 @@ PROJECT = """\
 # The demo's project: four digit tasks and one small ResNet, pre-trained on digits that no task holds.
 backbone: {{name: {model}, checkpoint: base.safetensors, in_chans: 1, image_size: {size}}}
 tasks:
-  low:  {{data: builtin/digits-rotated-low, split: [0.5, 0.25, 0.25]}}
-  high: {{data: builtin/digits-rotated-high, split: [0.5, 0.25, 0.25]}}
-  even: {{data: builtin/digits-rotated-even, split: [0.5, 0.25, 0.25]}}
-  odd:  {{data: builtin/digits-rotated-odd, split: [0.5, 0.25, 0.25]}}
+  low:  {{data: builtin/digits-rotated-low, split: [0.3, 0.2, 0.5]}}
+  high: {{data: builtin/digits-rotated-high, split: [0.3, 0.2, 0.5]}}
+  even: {{data: builtin/digits-rotated-even, split: [0.3, 0.2, 0.5]}}
+  odd:  {{data: builtin/digits-rotated-odd, split: [0.3, 0.2, 0.5]}}
 search:
   learning_rate: {{sgd: [1.0e-5, 1.0e-1], adamw: [1.0e-5, 1.0e-2]}}
   batch_size: [8, 32]

@@ -1,0 +1,172 @@
+"""The whole path on a tiny project of real digits, and what is promised of it: resumed, repeated, refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from advisor import pipeline
+from advisor.advice import Recommendation
+from advisor.demo import pretrain
+from advisor.interrupts import RunInterrupted
+from advisor.report import check_report
+from advisor.runs import RunDirectory
+from advisor.workspace import CostLimitReached, Workspace, open_workspace
+
+PROJECT = """\
+backbone: {name: test_resnet, checkpoint: base.safetensors, in_chans: 1, image_size: 16}
+tasks:
+  low:  {data: builtin/digits-rotated-low, limit: 80, split: [0.5, 0.25, 0.25]}
+  high: {data: builtin/digits-rotated-high, limit: 80, split: [0.5, 0.25, 0.25]}
+search:
+  learning_rate: {sgd: [1.0e-5, 1.0e-2]}
+  batch_size: [8, 16]
+  steps: [8, 48]
+  schedule: [constant]
+budget: {probe_share: 1.0, probes: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "base.safetensors").write_bytes(safetensors.torch.save(pretrain(seed=0)))
+    (folder / "project.yaml").write_text(PROJECT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder) -> Workspace:
+    ws = open_workspace(folder / "project.yaml", folder / "run")
+    pipeline.run_all(ws)
+    return ws
+
+
+def test_everything_a_run_promises_is_there(finished):
+    run = finished.run
+    names = ["project.yaml", "constants.json", "probe_data.json", "risk_model.json", "recommendation.json"]
+    names += ["experts/low.safetensors", "experts/high.safetensors", "merged/model.safetensors", "merged/README.md"]
+    names += ["validation.json", "report.json", "report.md", "report.html"]
+    assert [name for name in names if not run.has(name)] == []
+    report = json.loads(run.path_of("report.json").read_text())
+    check_report(report)
+    assert set(report) == {"schema", "recommendation", "constants", "validation", "cost"}
+    assert (run.path / "study.journal").exists()
+    assert run.writer() is None
+    assert run.damaged() == ()
+
+
+def test_the_merged_model_is_x0_plus_the_advised_task_vectors(finished):
+    advice = pipeline.recommend(finished)
+    load = {
+        n: safetensors.torch.load_file(finished.run.path_of(p))
+        for n, p in {
+            "low": "experts/low.safetensors",
+            "high": "experts/high.safetensors",
+            "merged": "merged/model.safetensors",
+        }.items()
+    }
+    start = finished.prepared.backbone.state_dict(finished.prepared.backbone.initial)
+    if advice.plan.method != "task_arithmetic":
+        pytest.skip("the advised method is not linear")
+    for name in finished.prepared.backbone.names:
+        expected = start[name] + sum(
+            value * (load[task][name] - start[name]) for task, value in advice.plan.coefficients.items()
+        )
+        assert (load["merged"][name] - expected).abs().max() < 1e-5
+
+
+def test_validation_compares_with_all_that_was_promised(finished):
+    validation = pipeline.validate(finished)
+    names = {model.name for model in validation.models}
+    assert {"advised merge", "pretrained", "expert: low", "expert: high"} <= names
+    assert any(name.startswith("average: ") for name in names)
+    assert set(validation.validation_risks) == {"low", "high"}
+    opened = (finished.run.path / "test_openings.jsonl").read_text().splitlines()
+    assert len(opened) == 2
+    assert all('"validation"' in line for line in opened)
+
+
+def test_costs_add_up_and_stay_within_the_budget(finished):
+    costs = finished.costs()
+    assert set(costs) == {"heads", "constants", "range test", "probes", "experts", "validation"}
+    before = sum(costs[name] for name in ("heads", "constants", "range test", "probes"))
+    assert before <= finished.advice_budget
+    assert costs["experts"] == pipeline.recommend(finished).training_cost
+
+
+def test_a_second_run_repeats_nothing(finished, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("estimators.fine_tuning._Loop.step", fail)
+    again = open_workspace(finished.run.path)
+    assert pipeline.run_all(again).to_json() == pipeline.validate(finished).to_json()
+
+
+def decisions(recommendation: Recommendation) -> dict:
+    return {k: v for k, v in recommendation.to_json().items() if k != "seconds"}
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_advice(folder, finished):
+    out = folder / "stopped"
+    stops = 0
+    for at in (1, 2, 6, 40):
+        ws = open_workspace(folder / "project.yaml", out)
+        count = 0
+
+        def listen(stage, done, total, *, ws=ws, at=at, **info):
+            nonlocal count
+            count += 1
+            if count == at:
+                ws.run.request_stop("test")
+
+        ws.progress = listen
+        try:
+            pipeline.recommend(ws)
+        except RunInterrupted:
+            stops += 1
+    assert stops >= 2
+    resumed = open_workspace(out)
+    assert decisions(pipeline.recommend(resumed)) == decisions(pipeline.recommend(finished))
+
+
+def test_a_refit_uses_validation_figures_and_changes_the_model(finished, folder):
+    before = finished.run.read_json("risk_model.json")
+    advice = finished.run.read_bytes("recommendation.json")
+    try:
+        again = pipeline.refit(finished)
+        assert again.goal.value > 0
+        assert finished.run.read_json("risk_model.json") != before
+        opened = (finished.run.path / "test_openings.jsonl").read_text().splitlines()
+        assert len(opened) == 2  # a refit never opens test data
+    finally:
+        finished.run.write_bytes("recommendation.json", advice)
+
+
+def test_a_run_of_another_project_is_refused(folder, finished):
+    other = folder / "other.yaml"
+    other.write_text(PROJECT.replace("limit: 80", "limit: 60"))
+    with pytest.raises(ValueError, match="holds a run of another project"):
+        open_workspace(other, finished.run.path)
+
+
+def test_training_beyond_max_cost_is_refused_and_advice_kept(folder, finished):
+    ws = open_workspace(finished.run.path, max_cost=1.0)
+    ws.run.discard("experts.json")
+    try:
+        with pytest.raises(CostLimitReached, match="max_cost=1 leaves 0 per-sample gradients"):
+            pipeline.train(ws)
+        assert ws.run.has("recommendation.json")
+    finally:
+        pipeline.train(finished)
+
+
+def test_another_seed_for_an_existing_run_is_refused(finished):
+    with pytest.raises(ValueError, match="seed=7 differs from the run's seed 0"):
+        open_workspace(finished.run.path, seed=7)
+
+
+def test_runs_are_found_as_directories(finished):
+    assert RunDirectory.open(finished.run.path).id == finished.run.path.name

@@ -17,12 +17,14 @@ M is the number of plans, N of tasks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.observations import MergeObservation
 from advisor.plan import OPTIMIZERS, FloatArray, IntArray, PlanTable
 from estimators.constants import Constants, Estimate, TaskConstants
 
@@ -43,6 +45,7 @@ class TaskScales:
         names: task names.
         initial_risk: r_0.
         initial_spread: relative standard error of r_0, from the samples it was measured on.
+        initial_samples: how many those are.
         gradient_norm: G.
         gradient_variance: sigma^2.
         curvature: top Hessian eigenvalue L.
@@ -54,6 +57,7 @@ class TaskScales:
     names: tuple[str, ...]
     initial_risk: FloatArray
     initial_spread: FloatArray
+    initial_samples: FloatArray
     gradient_norm: FloatArray
     gradient_variance: FloatArray
     curvature: FloatArray
@@ -87,6 +91,7 @@ class TaskScales:
             names=constants.names,
             initial_risk=np.array([task.initial_risk.value for task in tasks.values()]),
             initial_spread=np.array([_spread(task.initial_risk) for task in tasks.values()]),
+            initial_samples=np.array([task.initial_risk.num_samples for task in tasks.values()], dtype=float),
             gradient_norm=norm,
             gradient_variance=variance,
             curvature=np.array([_curvature(name, task) for name, task in tasks.items()]),
@@ -95,12 +100,26 @@ class TaskScales:
             num_parameters=constants.num_parameters,
         )
 
+    def with_initial(self, merges: Sequence[MergeObservation]) -> TaskScales:
+        """The same scales with r_0 from the merges' own evaluations of x_0, where those hold more samples."""
+        risk, spread, samples = (
+            array.copy() for array in (self.initial_risk, self.initial_spread, self.initial_samples)
+        )
+        for merge in merges:
+            for name, value in merge.initial_risks.items():
+                j = self.names.index(name)
+                if merge.num_samples > samples[j]:
+                    spread[j] *= np.sqrt(max(samples[j], 1.0) / merge.num_samples)
+                    risk[j], samples[j] = value, merge.num_samples
+        return replace(self, initial_risk=risk, initial_spread=spread, initial_samples=samples)
+
     def only(self, j: int) -> TaskScales:
         """The scales of task ``j`` alone, under the name ``one``."""
         return TaskScales(
             names=("one",),
             initial_risk=self.initial_risk[j : j + 1],
             initial_spread=self.initial_spread[j : j + 1],
+            initial_samples=self.initial_samples[j : j + 1],
             gradient_norm=self.gradient_norm[j : j + 1],
             gradient_variance=self.gradient_variance[j : j + 1],
             curvature=self.curvature[j : j + 1],

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from advisor.displacement_law import tempered
-from advisor.exposure import TaskScales
+from advisor.exposure import Exposure, TaskScales
 from advisor.observations import MergeObservation
 from advisor.plan import FloatArray, Plan
+from advisor.residuals import Residuals
 from advisor.risk_form import KINDS, PRIORS, Moves, family_index, task_risk, unpack
 from advisor.run_luck import OWN, TAIL, RunLuck, places_of, smooth_root
 
@@ -34,7 +35,6 @@ RUN_WORTH = 3.0
 STEP = 1e-4  # of finite differences in standardised parameters
 WORST_LOG_RISK = 3.0  # a merge thrown further than this above x_0 says no more than that it was thrown
 STRAY = 2.0  # a measured displacement counts up to this factor from the law; beyond it lies the stability edge
-METHOD_WIDTH = 0.4  # prior width of a method's log shares of progress and interference
 
 MovesOf = Callable[[Sequence[Plan], Mapping[str, tuple[float, float]]], Moves]
 
@@ -154,7 +154,7 @@ def _fit(
     merges: Sequence[MergeObservation], family: int, moves_of: MovesOf, scales: TaskScales, cosines: FloatArray
 ) -> Fit:
     names = scales.names
-    moves = _moves_of_all(merges, names, moves_of, None)
+    moves = moves_of_all(merges, names, moves_of, None)
     problem = _Problem(
         family=family,
         moves=moves,
@@ -251,48 +251,35 @@ class _Problem:
         return out
 
 
-def fit_methods(
-    merges: Sequence[MergeObservation],
-    fits: Mapping[int, Fit],
-    moves_of: MovesOf,
-    scales: TaskScales,
-    cosines: FloatArray,
-) -> dict[str, tuple[float, float]]:
-    """Shares (progress pi, interference kappa) of every other merge method, given the fit of the linear merge.
+def fit_residuals(
+    merges: Sequence[MergeObservation], risk: FloatArray, exposure: Exposure, scales: TaskScales
+) -> Residuals:
+    """What the fitted form leaves over at the measured merges.
 
-    A method's merge at lambda acts like the linear merge with lambda pi in progress and lambda sqrt(kappa) in
-    interference; both shares are fitted in logarithms around the linear merge's (1, 1).
+    Args:
+        merges: R measured merges.
+        risk: [R, N] the form's risks there.
+        exposure: of the merges' plans.
+        scales: constants of the tasks.
     """
-    shares = {}
-    parameters = {family: unpack(fit.theta, family) for family, fit in fits.items()}
-    for method in sorted({merge.plan.method for merge in merges}):
-        group = [merge for merge in merges if merge.plan.method == method]
-        target = targets(group, scales.names)
-
-        def residuals(
-            logs: NDArray[np.float64],
-            method: str = method,
-            group: list[MergeObservation] = group,
-            target: Targets = target,
-        ) -> FloatArray:
-            pair = (float(np.exp(logs[0])), float(np.exp(logs[1])))
-            moves = _moves_of_all(group, scales.names, moves_of, {method: pair})
-            risk, _ = task_risk(parameters, moves, scales, cosines)
-            misfit = (np.log(risk / scales.initial_risk) - target.values) * target.weight
-            return np.concatenate([misfit.ravel(), logs / METHOD_WIDTH])
-
-        logs = least_squares(residuals, np.zeros(2), max_nfev=40).x
-        shares[method] = (float(np.exp(logs[0])), float(np.exp(logs[1])))
-    return shares
+    target = targets(merges, scales.names)
+    leftover = np.where(target.weight > 0, target.values - np.log(risk / scales.initial_risk), np.nan)
+    noise = np.zeros_like(leftover)
+    for row, merge in enumerate(merges):
+        for name, error in merge.noise.items():
+            relative = error / max(merge.risks[name], 1e-6)
+            noise[row, scales.names.index(name)] = relative if np.isfinite(relative) else 0.0
+    return Residuals.fit(exposure, leftover, target.values, noise)
 
 
-def _moves_of_all(
+def moves_of_all(
     merges: Sequence[MergeObservation],
     names: Sequence[str],
     moves_of: MovesOf,
     shares: Mapping[str, tuple[float, float]] | None,
 ) -> Moves:
-    plans = [_over_all(merge.plan, names) for merge in merges]
+    """What the form sees of measured merges, displacement as measured."""
+    plans = [over_all(merge.plan, names) for merge in merges]
     moves = moves_of(plans, {"task_arithmetic": (1.0, 1.0)} if shares is None else shares)
     return with_measured_displacement(moves, merges, names)
 
@@ -308,7 +295,8 @@ def with_measured_displacement(moves: Moves, merges: Sequence[MergeObservation],
     return dataclasses.replace(moves, drift=moves.drift * ratio, walk=moves.walk * ratio**2)
 
 
-def _over_all(plan: Plan, names: Sequence[str]) -> Plan:
+def over_all(plan: Plan, names: Sequence[str]) -> Plan:
+    """The plan over all tasks; those it does not name get coefficient 0."""
     if plan.names == tuple(names):
         return plan
     spare = next(iter(plan.recipes.values()))

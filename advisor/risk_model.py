@@ -24,10 +24,12 @@ from advisor.displacement_law import DisplacementLaw
 from advisor.drift_cosines import drift_cosines
 from advisor.elasticities import local_exponents, neighbours
 from advisor.exposure import FAMILIES, Exposure, TaskScales, rows
-from advisor.observations import ProbeData
+from advisor.method_shares import fit_methods
+from advisor.observations import MergeObservation, ProbeData
 from advisor.plan import FloatArray, Plan, PlanTable
 from advisor.probe_checks import ContradictoryProbes, ProbesDiverged, TooFewProbes, check_probes
-from advisor.risk_fit import Fit, fit_families, fit_methods
+from advisor.residuals import Residuals
+from advisor.risk_fit import Fit, fit_families, fit_residuals, over_all
 from advisor.risk_form import KINDS, Moves, family_index, task_risk, unpack
 from advisor.risk_prediction import RiskPrediction, distance_beyond, interval, joined, probed_ranges
 from estimators.constants import Constants
@@ -36,6 +38,7 @@ from estimators.recipe import Optimizer, Recipe
 __all__ = ["ContradictoryProbes", "ProbesDiverged", "RiskModel", "RiskPrediction", "TooFewProbes"]
 
 MODEL_VERSION = 1
+INITIAL = ("initial_risk", "initial_spread", "initial_samples")
 NUM_DRAWS = 32  # posterior draws behind an interval
 DRAWN_CELLS = 20_000  # risks evaluated at once when drawing
 PIECE = 1_000  # plans evaluated at once
@@ -67,7 +70,7 @@ class RiskModel:
         """
         check_probes(probes)
         self.constants_: Constants = probes.constants
-        self.scales_ = TaskScales.from_constants(probes.constants)
+        self.scales_ = TaskScales.from_constants(probes.constants).with_initial(probes.merges)
         self.weights_ = _weights(self.task_weights, self.scales_.names)
         self.displacement_ = DisplacementLaw.fit(probes, self.scales_)
         self.cosines_ = drift_cosines(probes.merges, self.displacement_, self.scales_, probes.constants.num_samples)
@@ -77,6 +80,7 @@ class RiskModel:
         self.method_shares_ = {"task_arithmetic": (1.0, 1.0)}
         others = [merge for merge in probes.merges if merge.plan.method != "task_arithmetic"]
         self.method_shares_ |= fit_methods(others, self.fits_, self._moves_of, self.scales_, self.cosines_)
+        self.residuals_ = self._leftover(linear)
         self.reach_ = probed_ranges([self._exposure([merge.plan]) for merge in probes.merges if not merge.diverged])
         return self
 
@@ -100,7 +104,9 @@ class RiskModel:
         exposure = Exposure.of(table, self.scales_)
         moves = self._moves(exposure, table.method)
         self._check_families(exposure)
-        risk, terms = task_risk(self._parameters(), moves, self.scales_, self.cosines_)
+        form, terms = task_risk(self._parameters(), moves, self.scales_, self.cosines_)
+        risk = self.residuals_.correct(form, self._floor(), exposure)
+        terms["progress"] = terms["progress"] + risk - form
         extrapolation = distance_beyond(exposure, self.reach_)
         goal = risk @ self.weights_
         low = high = risk
@@ -172,7 +178,12 @@ class RiskModel:
             "cosines": self.cosines_.tolist(),
             "fits": {FAMILIES[family]: fit.to_json() for family, fit in self.fits_.items()},
             "method_shares": {name: list(shares) for name, shares in self.method_shares_.items()},
-            "reach": np.where(np.isfinite(self.reach_), self.reach_, None).tolist(),  # null: family not probed
+            "residuals": self.residuals_.to_json(),
+            "initial": {name: getattr(self.scales_, name).tolist() for name in INITIAL},
+            # null: family not probed
+            "reach": [
+                [[e if np.isfinite(e) else None for e in ends] for ends in block] for block in self.reach_.tolist()
+            ],
         }
 
     @classmethod
@@ -183,6 +194,9 @@ class RiskModel:
         model = cls(task_weights=data["task_weights"], level=data["level"], seed=data["seed"])
         model.constants_ = Constants.from_json(data["constants"])
         model.scales_ = TaskScales.from_constants(model.constants_)
+        initial: dict[str, Any] = {name: np.array(values, dtype=float) for name, values in data["initial"].items()}
+        model.scales_ = dataclasses.replace(model.scales_, **initial)
+        model.residuals_ = Residuals.from_json(data["residuals"])
         model.weights_ = _weights(model.task_weights, model.scales_.names)
         model.displacement_ = DisplacementLaw.from_json(data["displacement"])
         model.cosines_ = np.array(data["cosines"])
@@ -237,6 +251,14 @@ class RiskModel:
             )
         return mean, spread
 
+    def _leftover(self, merges: Sequence[MergeObservation]) -> Residuals:
+        table = PlanTable.from_plans(
+            [over_all(merge.plan, self.scales_.names) for merge in merges], self.constants_.num_samples
+        )
+        exposure = Exposure.of(table, self.scales_)
+        form, _ = task_risk(self._parameters(), self._moves(exposure, table.method), self.scales_, self.cosines_)
+        return fit_residuals(merges, form, exposure, self.scales_)
+
     def _check_families(self, exposure: Exposure) -> None:
         used = set(np.unique(exposure.family[exposure.coefficients > 0]).tolist())
         missing = sorted(FAMILIES[family] for family in used - set(self.fits_))
@@ -269,7 +291,7 @@ class RiskModel:
             )[0]
             for start in range(0, NUM_DRAWS, chunk)
         ]
-        samples = np.concatenate(parts)
+        samples = self.residuals_.correct(np.concatenate(parts), self._floor(), moves.exposure)
         return samples, samples @ self.weights_
 
     def _intervals(
@@ -280,6 +302,7 @@ class RiskModel:
         scales, level = self.scales_, self.level
         unlucky = dataclasses.replace(moves, luck=moves.luck + self._luck(moves.exposure)[1])
         worse, _ = task_risk(self._parameters(), unlucky, scales, self.cosines_)
+        worse = self.residuals_.correct(worse, self._floor(), moves.exposure)
         mean, start = risk @ self.weights_, scales.initial_risk @ self.weights_
         shared = np.sqrt((risk * scales.initial_spread) ** 2 @ self.weights_**2) / mean
         extra = np.hypot(np.log(worse / risk), scales.initial_spread)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from advisor.risk_fit import Fit, _moves_of_all, _Problem, _runs, targets
+from advisor.risk_fit import Fit, _Problem, _runs, moves_of_all, targets
 from advisor.risk_form import KINDS
 from advisor.risk_model import RiskModel
 from tests.advisor.quadratic_merges import QuadraticWorld
@@ -31,7 +31,7 @@ def problem(model: RiskModel) -> _Problem:
     merges = QuadraticWorld.drawn().probes().merges
     return _Problem(
         family=0,
-        moves=_moves_of_all(merges, model.scales_.names, without_luck(model)._moves_of, None),
+        moves=moves_of_all(merges, model.scales_.names, without_luck(model)._moves_of, None),
         target=targets(merges, model.scales_.names),
         scales=model.scales_,
         cosines=model.cosines_,

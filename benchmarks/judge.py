@@ -1,6 +1,6 @@
 """Hold the advisor against stored suites: rank, calibration, regret, overhead, arms, all baselines.
 
-    python -m benchmarks.judge SUITE... --out FIGURES.json [--plots FOLDER] [--sampler-seeds 4]
+    python -m benchmarks.judge [SUITE...] --out FIGURES.json [--plots FOLDER] [--sampler-seeds 4]
 
 Every figure is defined in ``docs/benchmark.md``.  Judging a suite that ``suites.yaml`` holds out appends a line to
 ``held_out_log.jsonl`` with the commit that was judged.
@@ -51,8 +51,12 @@ def judge_suites(
     judged = {}
     for suite in suites:
         started = time.perf_counter()
-        units = [judge_seed(suite, seed, replays, range(sampler_seeds), cache) for seed in suite.seeds]
-        judged[suite.name] = summarise_suite(suite, units, _ceilings(suite, replays[suite.name]))
+        ceilings = _ceilings(suite, replays[suite.name])
+        floor = float(ceilings["noise_floor"]["value"] or 0.0)
+        units = [
+            judge_seed(suite, seed, replays, range(sampler_seeds), cache, noise_floor=floor) for seed in suite.seeds
+        ]
+        judged[suite.name] = summarise_suite(suite, units, ceilings)
         judged[suite.name]["seconds"] = time.perf_counter() - started
         if plots is not None:
             _plot(plots, suite, units)
@@ -66,6 +70,8 @@ def judge_seed(
     replays: Mapping[str, Mapping[int, Replay | None]],
     sampler_seeds: Sequence[int],
     cache: Path | None,
+    *,
+    noise_floor: float = 0.0,
 ) -> dict[str, Any]:
     """Everything about one seed of a suite."""
     replay = replays[suite.name][seed]
@@ -80,7 +86,9 @@ def judge_seed(
         "advice": describe_advice(advice),
         "cost": None if replay is None else {n: v / suite.full_fine_tune for n, v in replay.cost.items()},
         "arms": _arms(suite, seed, replays, candidates.test, initial),
-        "search": judge_regret(suite, seed, None if advice is None else replay, sampler_seeds, cache),
+        "search": judge_regret(
+            suite, seed, None if advice is None else replay, sampler_seeds, cache, noise_floor=noise_floor
+        ),
     }
     if advice is not None and replay is not None:
         unit |= _predictions(suite, seed, advice, replay, gain=initial - best)
@@ -201,6 +209,16 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
+def development_suites() -> list[Path]:
+    """Folders of the stored development suites."""
+    roles = yaml.safe_load((HERE / "suites.yaml").read_text())
+    found = [HERE / "suites" / name for name in roles["development"]]
+    stored = [path for path in found if (path / "suite.json").exists()]
+    if not stored:
+        raise ValueError(f"no development suite of {[path.name for path in found]} is stored; make one first")
+    return stored
+
+
 def log_held_out(figures: Mapping[str, Any], log: Path = LOG) -> list[str]:
     """Append a line for every held-out suite that was judged; returns their names."""
     roles = yaml.safe_load((HERE / "suites.yaml").read_text())
@@ -233,14 +251,15 @@ def plain(value: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("suites", type=Path, nargs="+")
+    parser.add_argument("suites", type=Path, nargs="*", help="default: the stored development suites")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plots", type=Path, default=None)
     parser.add_argument("--cache", type=Path, default=HERE / "work" / "baselines")
     parser.add_argument("--sampler-seeds", type=int, default=SAMPLER_SEEDS)
     options = parser.parse_args(arguments)
+    paths = options.suites or development_suites()
     figures = judge_suites(
-        [load_suite(path) for path in options.suites],
+        [load_suite(path) for path in paths],
         sampler_seeds=options.sampler_seeds,
         cache=options.cache,
         plots=options.plots,

@@ -115,8 +115,9 @@ def replay_design(suite: Suite, seed: int, *, share: float = BUDGET_SHARE) -> Re
     probes: list[Probe] = []
     weights = dict.fromkeys(suite.tasks, 1.0)
     spent = evaluation_units(suite, seed, "probe")
-    while len(done) < MOST_PROBES:
-        recipe = next_probe(design, probes, weights, spent=spent)
+    while len(done) < MOST_PROBES and design.rates:
+        open_ones = [probe for probe in probes if probe.recipe.optimizer in design.rates]
+        recipe = next_probe(design, open_ones, weights, spent=spent)
         if recipe is None:
             break
         first = all(probe.recipe.optimizer != recipe.optimizer for probe in probes)

@@ -48,11 +48,13 @@ def summarise_suite(suite: Suite, units: Sequence[Mapping[str, Any]], ceilings: 
         "advice": [unit["advice"] for unit in units],
         "cost_before_advice": [unit["cost"] for unit in units],
         "arms": summarise_arms([(float(unit["regret"]), unit["arms"]) for unit in units]),
-        "overhead": summarise_overheads(units),
+        "overhead": overhead_figures([unit["search"]["overhead"] for unit in units]),
+        "overhead_within_noise": overhead_figures([unit["search"]["overhead_within_noise"] for unit in units]),
         "regret_at_cost": regret_at_costs(units),
         "defaults": summarise_defaults(units),
         "arm_units": [(float(unit["regret"]), unit["arms"]) for unit in units],
         "overhead_units": [unit["search"]["overhead"] for unit in units],
+        "overhead_units_within_noise": [unit["search"]["overhead_within_noise"] for unit in units],
     }
 
 
@@ -77,13 +79,8 @@ def summarise_arms(units: Sequence[tuple[float, Mapping[str, Sequence[float]]]])
     return found
 
 
-def summarise_overheads(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Median overhead of every method, the share that was censored, and the best baseline's ratio to the advisor's."""
-    return overhead_figures([unit["search"]["overhead"] for unit in units])
-
-
 def overhead_figures(units: Sequence[Mapping[str, Sequence[tuple[float, bool]]]]) -> dict[str, Any]:
-    """The same from the overheads of each unit."""
+    """Median overhead of every method, the share that was censored, and the best baseline's ratio to the advisor's."""
     methods: dict[str, list[tuple[float, bool]]] = {}
     for unit in units:
         for name, found in unit.items():
@@ -146,4 +143,7 @@ def summarise_suites(judged: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "calibration": {name: across("calibration", name) for name in CALIBRATIONS},
         "arms": summarise_arms([unit for suite in suites for unit in suite["arm_units"]]),
         "overhead": overhead_figures([unit for suite in suites for unit in suite["overhead_units"]]),
+        "overhead_within_noise": overhead_figures(
+            [unit for suite in suites for unit in suite["overhead_units_within_noise"]]
+        ),
     }

@@ -81,7 +81,7 @@ class SampleBudget:
             gradients=gradients,
             single_gradients=min(gradients, MOST_SINGLE),
             heldout_gradients=max(4, int(0.12 * rest)),
-            direction_samples=max(2, int(0.40 * rest / DIRECTION_UNITS)),
+            direction_samples=max(1, int(0.45 * rest / DIRECTION_UNITS)),
             fresh_samples=max(4, int(0.30 * rest)),
         )
 

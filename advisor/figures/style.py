@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,22 +99,31 @@ def styled(figure: go.Figure, *, title: str, x: str, y: str, height: int = 380, 
     """Give a figure its title, labelled axes, the common look, and room for its legend below."""
     entries = sum(trace.showlegend is not False and trace.name is not None for trace in figure.data)
     legend_height = LEGEND_ROW * -(-entries // LEGEND_COLUMNS)
-    figure.update_layout(
-        template="none",
-        title={"text": title, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
-        font={"family": "system-ui, sans-serif", "size": 12},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        height=height + legend_height,
-        margin={"l": 70, "r": 20, "t": 50, "b": 60 + legend_height},
-        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
-        hoverlabel={"namelength": -1},
-    )
-    figure.update_layout(**layout)
     axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True, "exponentformat": "power", "minexponent": 4}
-    figure.update_xaxes(title_text=x, **axis)
-    figure.update_yaxes(title_text=y, title_standoff=12, **axis)
+    look: dict[str, Any] = {
+        "template": "none",
+        "title": {"text": title, "font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        "font": {"family": "system-ui, sans-serif", "size": 12},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "height": height + legend_height,
+        "margin": {"l": 70, "r": 20, "t": 50, "b": 60 + legend_height},
+        "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
+        "hoverlabel": {"namelength": -1},
+    }
+    now = figure.layout.to_plotly_json()
+    for name in {"xaxis", "yaxis", *(key for key in now if key.startswith(("xaxis", "yaxis")))}:
+        text = {"text": x} if name.startswith("x") else {"text": y, "standoff": 12}
+        look[name] = {**axis, "title": text}
+    # set at once: plotly checks every update of a part anew, which takes most of the time of drawing
+    figure.layout = _merged(_merged(now, look), layout)
     return figure
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """``old`` with everything that ``new`` says, part by part."""
+    both = {k: _merged(old[k], v) for k, v in new.items() if isinstance(v, Mapping) and isinstance(old.get(k), Mapping)}
+    return {**old, **new, **both}
 
 
 def error_bars(

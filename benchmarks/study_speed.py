@@ -2,10 +2,11 @@
 
     python benchmarks/study_speed.py [--seeds 3]
 
-The risk is synthetic, of the form of ``docs/theory.md`` section 3 (progress, interference of every pair of tasks, noise,
+The risk is synthetic, of the form of ``docs/theory.md`` section 3 (progress, interference of each pair of tasks, noise,
 a stability edge), vectorised, and slowed down until it costs about ten microseconds a plan.  Cases: one recipe for all
 tasks, one for each (48 free knobs), the front of risk against compute, coefficients for given experts, sensitivity.
-Wall and CPU time in seconds; on a busy machine the CPU time is the one to compare.  Aim: 5 s shared, 60 s per task, on 2 cores.
+Wall and CPU time in seconds; on a busy machine the CPU time is the one to compare.  Aim on 2 cores: 5 s shared, 60 s
+per task.
 Results go to benchmarks/results/study_speed.json.
 """
 

@@ -28,6 +28,7 @@ from studies.trials import Progress, Schedule, Stop, TrialLog, Worker, run_batch
 # Coefficients [M, N] -> the goal of M merges.
 CoefficientRisk = Callable[[FloatArray], RiskBatch]
 SWEEP = 2048
+STARTS = 4  # best plans descended together
 MULTIPLES = (1.0, 0.5, 1.5, 2.0, 3.0)  # of the start, as long as they lie in the box
 
 
@@ -151,7 +152,7 @@ def search_coefficients(
     if not measured and stopped != "asked":
         wide = evaluate(sobol(len(space.names), SWEEP, seed))
         pool = Evaluations.join([*found, wide])
-        run = polish(space, evaluate, pool.units[pool.best()], seed=seed)
+        run = polish(space, evaluate, pool.units[pool.order()[:STARTS]], seed=seed)
         found += [wide, run.path]
         best = run.path.take([run.path.best()])
         log.add(records_of(best, [f"polish-{len(done):06d}"], "polish")[0])

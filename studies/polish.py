@@ -1,12 +1,11 @@
 """The last metres of a study: from the best plan found so far to the nearest minimum.
 
 Three moves alternate, each a few vectorised calls of the risk:
-1. continuous knobs (coefficients, learning rates in the logarithm): L-BFGS-B in the unit cube, gradient by central
-   differences, all 2C neighbours in one call;
-2. all knobs: pattern search.  At each scale from 1/4 to 1/4096 of a range it evaluates every single move, every move of
-   one field for all tasks together, and pairs of them (raise the learning rate *and* shorten), and takes the best.
-3. hops: another optimizer, schedule or method, the next batch size, a tenth of the range of steps, for all tasks alike;
-   after each the continuous knobs find their new minimum (1) before the two plans are compared.
+1. descent over the continuous knobs (``studies/descent.py``), from all starts at once;
+2. hops: another optimizer, schedule or method, the next batch size, a tenth of the range of steps, for all tasks alike;
+   after each the continuous knobs find their new minimum (1) before plans are compared;
+3. pattern search over all knobs.  At each scale from 1/4 to 1/4096 of a range it evaluates every single move, every
+   move of one field for all tasks together, and pairs (raise the learning rate *and* shorten), and takes the best.
 Nothing is random but which pairs are tried where there are more than ``MAX_PAIRS``; that is seeded.  Infeasible plans
 rank behind feasible ones throughout (``studies/evaluation.py``), so the result is never worse than the start.
 """
@@ -15,34 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from scipy.optimize import minimize
 
+from studies.descent import Movable, descend
 from studies.evaluation import Evaluations, Evaluator
-from studies.knobs import FloatArray, Knob
+from studies.knobs import FloatArray
 
 SCALES = tuple(2.0**-k for k in range(2, 13))
 MAX_PAIRS = 2048
 MOVES_A_SCALE = 32
 HOP = 0.1  # of a range, at least one value
-DIFFERENCE = 1e-4  # of a range: central differences of a smooth risk then err by about 1e-8
-PENALTY = 1e3  # nats for each unit of violation squared; the pattern search afterwards ranks violations exactly
-MARGIN = 1e-3  # the penalty begins this far inside: its minimum lies multiplier / (2 PENALTY) further out
-WAY = 33
+HOP_ITERATIONS, HOP_PASSES = 25, 2  # enough to compare plans; the winner is descended to the end
 KEPT = 16  # evaluations kept from each call; they feed the near-optimal set
-
-
-class Movable(Protocol):
-    """A space in which a plan can be moved."""
-
-    @property
-    def knobs(self) -> tuple[Knob, ...]:
-        """The free knobs, one for each coordinate."""
-
-    def neighbours(self, unit: FloatArray, scale: float) -> FloatArray:
-        """Points [C, D] one knob away from ``unit`` [D]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,47 +45,54 @@ class Polished:
 def polish(
     space: Movable,
     evaluate: Evaluator,
-    start: FloatArray,
+    starts: FloatArray,
     *,
     seed: int,
     rounds: int = 2,
     smooth: bool = True,
     scales: Sequence[float] = SCALES,
 ) -> Polished:
-    """Improve the plan at ``start`` [D].
+    """Improve the best of some plans.
 
     Args:
         space: the search space.
         evaluate: points to evaluated plans.
-        start: point of the unit cube.
+        starts: [S, D] points of the unit cube; after the first descent only the best plan goes on.
         seed: chooses among pairs of moves where there are too many.
         rounds: how often the moves alternate.
-        smooth: whether to use gradients and hops; without, the pattern search works alone.
+        smooth: whether to descend and hop; without, the pattern search works alone, from the best start.
         scales: of the pattern search, in shares of a range.
     """
-    here = evaluate(start[None, :])
-    kept, evaluated = [here], 1
+    known = evaluate(starts)
+    kept, evaluated = [known], len(known)
     rng = np.random.default_rng(seed)
-    for _ in range(rounds):
+    here = known.take([known.best()])
+    for number in range(rounds):
         before = here
         if smooth:
+            around = known.units if number == 0 else here.units
+            landed, count = land(space, evaluate, around)
+            evaluated += count
+            kept.append(landed)
+            best = landed.take([landed.best()])
+            here = best if better(best, here) else here
             here, count = descend(space, evaluate, here)
             evaluated += count
-            kept.append(here)
         for scale in scales:
             here, seen, count = _search(space, evaluate, here, scale, rng)
             kept += seen
             evaluated += count
-        if smooth:
-            for point in hops(space, here.units[0]):
-                there, count = descend(space, evaluate, evaluate(point[None, :]))
-                evaluated += count
-                kept.append(there)
-                here = there if better(there, here) else here
-        if not better(here, before):
+        if number and not better(here, before):
             break
     kept.append(here)
     return Polished(path=Evaluations.join(kept), evaluated=evaluated)
+
+
+def land(space: Movable, evaluate: Evaluator, units: FloatArray) -> tuple[Evaluations, int]:
+    """Where the plans ``units`` [S, D] and all plans one hop away land after a short descent; how many evaluations."""
+    points = np.vstack([units, *(np.reshape(hops(space, unit), (-1, len(unit))) for unit in units)])
+    landed, count = descend(space, evaluate, evaluate(points), iterations=HOP_ITERATIONS, passes=HOP_PASSES)
+    return landed, count + len(points)
 
 
 def better(first: Evaluations, second: Evaluations) -> bool:
@@ -186,46 +177,3 @@ def hops(space: Movable, unit: FloatArray) -> list[FloatArray]:
                 if own:
                     found.append(np.clip(unit + np.sum(own, axis=0), 0.0, 1.0))
     return found
-
-
-def descend(space: Movable, evaluate: Evaluator, here: Evaluations) -> tuple[Evaluations, int]:
-    """L-BFGS-B over the continuous knobs, the others held: the better of its end and ``here``, and how many plans."""
-    free = np.array([index for index, knob in enumerate(space.knobs) if knob.continuous], dtype=np.int64)
-    if not len(free):
-        return here, 0
-    unit, count = here.units[0], 0
-    # Stands in for an infinite goal.  No higher than the start, so that the line search meets no cliff but the penalty.
-    ceiling = float(here.goal[0]) if np.isfinite(here.goal[0]) else 0.0
-
-    def value(found: Evaluations) -> FloatArray:
-        goal = np.where(np.isfinite(found.goal), found.goal, ceiling)
-        return np.asarray(goal + PENALTY * np.maximum(found.violation + MARGIN, 0.0) ** 2)
-
-    def objective(x: FloatArray) -> tuple[float, FloatArray]:
-        nonlocal count
-        points = np.tile(unit, (2 * len(free) + 1, 1))
-        points[:, free] = x
-        up, down = np.minimum(x + DIFFERENCE, 1.0), np.maximum(x - DIFFERENCE, 0.0)
-        rows = np.arange(len(free))
-        points[1 + rows, free] = up
-        points[1 + len(free) + rows, free] = down
-        values = value(evaluate(points))
-        count += len(points)
-        return float(values[0]), (values[1 : 1 + len(free)] - values[1 + len(free) :]) / (up - down)
-
-    bounds = [(0.0, 1.0)] * len(free)
-    # Goals are near 1, so it is rounding that ends the descent, not patience.
-    found = minimize(
-        objective,
-        unit[free],
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 200, "ftol": 1e-12, "gtol": 1e-9},
-    )
-    end = unit.copy()
-    end[free] = np.clip(found.x, 0.0, 1.0)
-    # A penalty may end just outside the feasible region: the way there is searched too.
-    way = evaluate(unit + np.linspace(0.0, 1.0, WAY)[:, None] * (end - unit))
-    there = way.take([way.best()])
-    return (there if better(there, here) else here), count + WAY

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.descent import descend
 from studies.evaluation import (
     ConstraintFunction,
     CostFunction,
@@ -28,7 +29,7 @@ from studies.evaluation import (
     make_evaluator,
 )
 from studies.knobs import FloatArray
-from studies.polish import descend, hops, polish
+from studies.polish import HOP_ITERATIONS, HOP_PASSES, hops, polish
 from studies.result import NoFeasiblePlanError, PlanPoint, StudyResult
 from studies.samplers import check_sampler, sobol
 from studies.search_space import SearchSpace
@@ -200,8 +201,8 @@ def _polish(space: SearchSpace, evaluate: Evaluator, found: Evaluations, seed: i
             starts.append(unit)
         if len(starts) == STARTS:
             break
-    runs = [polish(space, evaluate, start, seed=seed) for start in starts]
-    return Evaluations.join([run.path for run in runs]), sum(run.evaluated for run in runs)
+    run = polish(space, evaluate, np.array(starts), seed=seed)
+    return run.path, run.evaluated
 
 
 def _conclude(
@@ -264,23 +265,23 @@ def _cheapen(
         price = np.log1p(np.maximum(found.cost, 0.0))
         return replace(found, goal=price, violation=np.maximum(found.violation, excess))
 
-    parts, evaluated = [], 0
-    for start in dict.fromkeys((int(np.lexsort((near.goal, near.cost))[0]), 0)):
-        here = near.take([start])
-        for _ in range(CHEAPER_HOPS):
-            landed = []
-            for point in hops(space, here.units[0]):
-                there = evaluate(point[None, :])
-                if there.cost[0] < here.cost[0]:
-                    there, count = descend(space, evaluate, there)
-                    evaluated += count
-                    landed.append(there)
-            good = [there for there in landed if there.feasible[0] and there.goal[0] <= threshold]
-            if not good:
-                break
-            here = min(good, key=lambda there: float(there.cost[0]))
-            parts.append(here)
-        run = polish(space, by_cost, here.units[0], seed=seed, rounds=1, smooth=False)
-        evaluated += run.evaluated
-        parts.append(evaluate(run.path.units))
-    return Evaluations.join(parts), evaluated
+    parts: list[Evaluations] = []
+    evaluated = 0
+    here = near.take([int(np.lexsort((near.goal, near.cost))[0])])
+    for _ in range(CHEAPER_HOPS):
+        # The best plan hops too, in the first round: the cheapest may sit in a dead end.
+        bases = [here.units[0], near.units[0]] if not parts else [here.units[0]]
+        points = evaluate(
+            np.array([point for base in bases for point in hops(space, base)]).reshape(-1, space.dimensions)
+        )
+        cheaper = points.take(np.flatnonzero(points.cost < (near.cost[0] if not parts else here.cost[0])))
+        landed, count = descend(space, evaluate, cheaper, iterations=HOP_ITERATIONS, passes=HOP_PASSES)
+        evaluated += count + len(points)
+        good = _near(landed, threshold)
+        parts.append(landed)
+        if not len(good) or not good.cost.min() < here.cost[0]:
+            break
+        here = good.take([int(np.argmin(good.cost))])
+    run = polish(space, by_cost, here.units, seed=seed, rounds=1, smooth=False)
+    parts.append(evaluate(run.path.units))
+    return Evaluations.join(parts), evaluated + run.evaluated

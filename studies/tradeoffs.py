@@ -207,7 +207,7 @@ def _polish_levels(space: SearchSpace, evaluate: Evaluator, found: Evaluations, 
 
         known = Evaluations.join(parts)
         affordable = known.take(np.flatnonzero(known.feasible & (known.cost <= budget * (1 + 1e-12))))
-        start = affordable.units[affordable.best()]
+        start = affordable.units[[affordable.best()]]
         run = polish(space, within, start, seed=seed, rounds=1, scales=LEVEL_SCALES)
         parts.append(_front(evaluate(run.path.units)))
     return Evaluations.join(parts)

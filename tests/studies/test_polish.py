@@ -5,9 +5,10 @@ import pytest
 from scipy.stats import ortho_group
 
 from studies.coefficient_space import CoefficientSpace
+from studies.descent import descend
 from studies.evaluation import Evaluations, Evaluator, make_evaluator
 from studies.knobs import FloatArray
-from studies.polish import better, candidates, descend, hops, moved, polish
+from studies.polish import better, candidates, hops, moved, polish
 from tests.studies.plan_problems import diverging_risk, make_space, quadratic_risk
 
 
@@ -34,7 +35,7 @@ def test_a_rotated_ill_conditioned_quadratic_is_solved(dimensions: int) -> None:
     centre = rng.uniform(0.3, 0.7, dimensions)
     scales = np.geomspace(1, 100, dimensions)
     evaluate = evaluator_of(lambda u: (((u - centre) @ turn) ** 2 * scales).sum(axis=1))
-    run = polish(cube(dimensions), evaluate, np.full(dimensions, 0.9), seed=0)
+    run = polish(cube(dimensions), evaluate, np.full((1, dimensions), 0.9), seed=0)
     assert run.best.goal[0] < 1e-6
     np.testing.assert_allclose(run.best.units[0], centre, atol=2e-3)
     assert run.evaluated >= len(run.path)
@@ -43,7 +44,7 @@ def test_a_rotated_ill_conditioned_quadratic_is_solved(dimensions: int) -> None:
 @pytest.mark.parametrize("start", [0.1, 0.5, 0.9])
 def test_whole_numbers_and_grids_are_solved_by_the_pattern_search(start: float) -> None:
     space = make_space()
-    run = polish(space, make_evaluator(space, quadratic_risk), np.full(space.dimensions, start), seed=0)
+    run = polish(space, make_evaluator(space, quadratic_risk), np.full((1, space.dimensions), start), seed=0)
     assert run.best.columns["steps"].tolist() == [150]
     assert run.best.goal[0] == pytest.approx(0.3, abs=1e-7)
 
@@ -53,7 +54,7 @@ def test_the_polished_plan_is_never_worse_than_the_start_and_stays_feasible(smoo
     space = make_space()
     evaluate = make_evaluator(space, diverging_risk)
     for unit in np.random.default_rng(0).random((5, space.dimensions)):
-        run = polish(space, evaluate, unit, seed=0, rounds=1, smooth=smooth)
+        run = polish(space, evaluate, unit[None, :], seed=0, rounds=1, smooth=smooth)
         assert not better(evaluate(unit[None, :]), run.best)
         assert run.best.feasible[0]
 
@@ -63,7 +64,7 @@ def test_a_start_beyond_the_edge_walks_back_inside() -> None:
     evaluate = make_evaluator(space, diverging_risk)
     unit = np.array([0.95, 0.5, 0.5, 0.5])
     assert not evaluate(unit[None, :]).feasible[0]
-    assert polish(space, evaluate, unit, seed=0).best.feasible[0]
+    assert polish(space, evaluate, unit[None, :], seed=0).best.feasible[0]
 
 
 def test_a_descent_leaves_what_is_not_continuous_alone() -> None:

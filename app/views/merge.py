@@ -187,7 +187,8 @@ def by_file() -> None:
     figure(figures.task_vector_cosines(gram.labels, gram.cosines.tolist()), "file_cosines")
     methods = [name for name, entry in OPERATORS.items() if not entry.needs_data]
     method = st.selectbox("Method", methods, index=methods.index("task_arithmetic"), key="file_method")
-    if st.button("Auto-tune from the weights", help="λᵢ = ‖τᵢ‖² / Σⱼ ‖τⱼ‖², which needs no data."):
+    st.caption("Auto-tuning takes λᵢ = ‖τᵢ‖² / Σⱼ ‖τⱼ‖² of the task vectors, which needs no data.")
+    if st.button("Auto-tune from the weights"):
         for name, value in zip(gram.labels, metagpt_coefficients(gram.norms.tolist()), strict=True):
             st.session_state[f"file:{name}"] = round(value, 3)
     values = {}

@@ -33,7 +33,7 @@ def page() -> None:
 def controls(run: RunDirectory, *, running: bool) -> None:
     """Stop a run, or go on with it."""
     if running:
-        if st.button("Stop", key="stop", help="Everything that is finished is kept."):
+        if st.button("Stop", key="stop"):
             jobs.stop(run)
         if run.stop_requested():
             st.info("Asked to stop: it ends within one training step and keeps what is done.")

@@ -109,8 +109,8 @@ def from_form() -> Draft | None:
             folders = st.text_area(
                 "Folders of images on this machine, one a line",
                 placeholder="/data/flowers\n/data/birds",
-                help="A folder of class folders is a task; a folder of such folders is several.",
             )
+            st.caption("A folder of class folders is a task; a folder of such folders is several.")
             builtin = st.multiselect("Built-in tasks", list(choices), format_func=lambda key: f"{key}: {choices[key]}")
             backbone = st.text_input("Backbone (a timm model)", value="resnet18")
             weights = st.radio("Pretrained weights", list(WEIGHTS), format_func=WEIGHTS.__getitem__)

@@ -1,7 +1,7 @@
 """One visitor in a real browser: from folders of images to merged weights, and the pictures of every page.
 
 Needs Debian's chromium and the package playwright; without them the test is skipped and says so.
-``MERGE_ADVISOR_PICTURES=docs/images`` keeps the pictures.
+``MERGE_ADVISOR_PICTURES=docs/images MERGE_ADVISOR_PICTURED_RUN=.demo/run-seed-0`` makes the pictures of the manual.
 """
 
 import os
@@ -89,7 +89,6 @@ def test_visitor_goes_from_image_folders_to_merged_weights(browser: Any, tmp_pat
         with page.expect_download() as waiting:
             page.get_by_role("button", name="Download the report (HTML)").click()
         assert "<html" in Path(waiting.value.path()).read_text(encoding="utf-8")
-        take_pictures(browser, home, run_id)
     context.close()
     assert said == []
     assert {urlsplit(url).hostname for url in elsewhere if url.startswith("http")} == {"127.0.0.1"}
@@ -97,7 +96,7 @@ def test_visitor_goes_from_image_folders_to_merged_weights(browser: Any, tmp_pat
 
 def set_up(page: Any, folder: Path) -> None:
     """Draft, check and start a project."""
-    page.get_by_label("Folders of images on this machine, one a line").fill(str(folder / "images"))
+    page.get_by_label("Folders of images on this machine, one a line", exact=True).fill(str(folder / "images"))
     page.get_by_label("Backbone (a timm model)").fill("test_resnet")
     page.get_by_text("none: a random start, to try things").click()
     page.get_by_text("grey", exact=True).click()
@@ -142,15 +141,24 @@ def merge(page: Any, address: str, folder: Path) -> dict[str, Any]:
     return dict(safetensors.numpy.load_file(target))
 
 
-def take_pictures(browser: Any, home: str, run_id: str) -> None:
-    """Every page light and dark, where a folder for pictures is named."""
-    folder = os.environ.get("MERGE_ADVISOR_PICTURES")
-    if not folder:
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
+def test_every_page_of_a_finished_run_is_drawn_light_and_dark(browser: Any, root: Path, tmp_path: Path) -> None:
+    run = Path(os.environ.get("MERGE_ADVISOR_PICTURED_RUN", root / "finished")).resolve()
+    folder = Path(os.environ.get("MERGE_ADVISOR_PICTURES", tmp_path / "pictures")).resolve()
+    with serving(tmp_path, run) as port:
+        take_pictures(browser, f"http://127.0.0.1:{port}", run.name, folder)
+    for name in PAGES:
+        pictures = [folder / f"app-{name.replace('_', '-')}-{scheme}.png" for scheme in ("light", "dark")]
+        light, dark = (np.asarray(Image.open(picture).convert("L"), dtype=float).mean() for picture in pictures)
+        assert light > 200 > 80 > dark, name
+
+
+def take_pictures(browser: Any, home: str, run_id: str, folder: Path) -> None:
+    """Every page light and dark."""
+    folder.mkdir(parents=True, exist_ok=True)
     for scheme in ("light", "dark"):
         context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
         page = context.new_page()
+        page.on("pageerror", lambda error: pytest.fail(str(error)))
         for name in PAGES:
             page.set_viewport_size({"width": 1280, "height": 900})
             page.goto(f"{home}/{'' if name == 'set_up' else name}?run={run_id}")
@@ -158,5 +166,5 @@ def take_pictures(browser: Any, home: str, run_id: str) -> None:
             height = page.evaluate("Math.max(...[...document.querySelectorAll('section')].map(e => e.scrollHeight))")
             page.set_viewport_size({"width": 1280, "height": min(int(height) + 40, 2600)})
             page.wait_for_timeout(1200)
-            page.screenshot(path=Path(folder) / f"app-{name.replace('_', '-')}-{scheme}.png")
+            page.screenshot(path=folder / f"app-{name.replace('_', '-')}-{scheme}.png")
         context.close()

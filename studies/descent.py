@@ -7,6 +7,8 @@ it is the number of calls that counts.  A constraint v <= 0 enters by an augment
 
     goal + (PENALTY / 2) max(0, v + MARGIN + m / PENALTY)^2,   m <- max(0, m + PENALTY (v + MARGIN)) after each pass
 
+with a larger margin where infeasible plans have no goal at all.
+
 Shapes: x, g [R, C] for C continuous knobs; inverse Hessians H [R, C, C]; multipliers m [R] in nats.
 """
 
@@ -24,6 +26,7 @@ from studies.knobs import FloatArray, Knob
 DIFFERENCE = 1e-4  # of a range: central differences of a smooth risk then err by about 1e-8
 PENALTY = 10.0  # nats for each unit of violation squared: mild, the multiplier does the work
 MARGIN = 1e-5  # keeps the end inside by more than what a pass leaves over
+CLIFF = 3e-3  # the margin where infeasible plans have no goal: differences must not reach over the edge
 PASSES = 4
 STEPS = 2.0 ** np.arange(2, -11, -1)
 FIRST_STEP = 0.1  # of a range: the first step follows the gradient, whose length says nothing yet
@@ -66,7 +69,7 @@ def descend(
     # Stands in for an infinite goal.  No higher than the start, so that the line search meets no cliff but the penalty.
     ceiling = np.where(np.isfinite(starts.goal), starts.goal, 0.0)
 
-    multiplier = np.zeros(len(starts))
+    multiplier, margin = np.zeros(len(starts)), np.full(len(starts), MARGIN)
 
     def evaluate_at(x: FloatArray, rows: NDArray[np.int64]) -> Evaluations:
         nonlocal count
@@ -78,8 +81,10 @@ def descend(
     def value(x: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
         """Augmented Lagrangians [r, k] at points x [r, k, C] of the plans ``rows`` [r]."""
         found = evaluate_at(x, rows)
-        goal = np.where(np.isfinite(found.goal), found.goal, np.repeat(ceiling[rows], x.shape[1]))
-        shifted = found.violation + MARGIN + np.repeat(multiplier[rows], x.shape[1]) / PENALTY
+        cliff = ~np.isfinite(found.goal)
+        margin[rows[cliff.reshape(x.shape[:2]).any(axis=1)]] = CLIFF
+        goal = np.where(cliff, np.repeat(ceiling[rows], x.shape[1]), found.goal)
+        shifted = found.violation + np.repeat(margin[rows] + multiplier[rows] / PENALTY, x.shape[1])
         return np.asarray(goal + PENALTY / 2 * np.maximum(shifted, 0.0) ** 2).reshape(x.shape[:2])
 
     x, rows = starts.units[:, free], np.arange(len(starts))
@@ -90,7 +95,7 @@ def descend(
 
         x[rows] = quasi_newton(value_of, x[rows], iterations)
         violation = evaluate_at(x[rows][:, None, :], rows).violation
-        updated = np.maximum(multiplier[rows] + PENALTY * (violation + MARGIN), 0.0)
+        updated = np.maximum(multiplier[rows] + PENALTY * (violation + margin[rows]), 0.0)
         settled = np.abs(updated - multiplier[rows]) <= PENALTY * MARGIN / 2
         multiplier[rows] = updated
         rows = rows[~settled]

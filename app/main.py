@@ -15,6 +15,11 @@ import streamlit as st  # noqa: E402
 from app import session  # noqa: E402
 from app.showing import guarded, md, state_text  # noqa: E402
 
+# Two paths that become one; drawn here, because Streamlit fetches named icons for the tab from another host.
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none" stroke="#0072B2" stroke-width="4">'
+    '<path d="M6 3c0 9 10 9 10 17v9"/><path d="M26 3c0 9-10 9-10 17" stroke="#D55E00"/></svg>'
+)
 PAGES = {
     "set_up": ("Set up", ":material/tune:"),
     "probe": ("Probe", ":material/science:"),
@@ -45,7 +50,7 @@ def sidebar() -> None:
 
 def main() -> None:
     """Show the page in the address."""
-    st.set_page_config(page_title="Merge Advisor", page_icon=":material/merge:", layout="wide")
+    st.set_page_config(page_title="Merge Advisor", page_icon=ICON, layout="wide")
     pages = [
         st.Page(HERE / "views" / f"{name}.py", title=title, icon=icon, url_path=name, default=name == "set_up")
         for name, (title, icon) in PAGES.items()

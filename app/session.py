@@ -166,7 +166,8 @@ def _read(path: str, name: str, decode: Callable[[dict[str, Any]], Value]) -> Va
     try:
         return decode(content)
     except (KeyError, TypeError) as error:
+        made_with = "recommendation.json" if name == "risk_model.json" else name  # they are made by one step
         raise ValueError(
             f"{name} of run {Path(path).name!r} is not in the form of this version ({type(error).__name__}: {error}); "
-            "delete that file and go on with the run: it is made again"
+            f"delete {made_with} and go on with the run: it is made again"
         ) from None

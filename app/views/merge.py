@@ -85,6 +85,7 @@ def from_run(run: RunDirectory) -> None:
             ),
             "interference",
         )
+    st.caption("Predicted interference: above 0 the other expert harms the task, below 0 it helps.")
     norms = ", ".join(f"{name} {norm:.3g}" for name, norm in zip(gram.labels, gram.norms, strict=True))
     st.caption(md(f"Norms of the task vectors: {norms}; norm of the pretrained weights: {gram.base_norm:.4g}."))
 
@@ -115,7 +116,8 @@ def by_hand(run: RunDirectory, advice: Recommendation, explorer: Explorer, exper
     left, right = st.columns([1, 2], gap="medium")
     with left:
         known = explorer.methods
-        method = st.selectbox("Method", known, index=known.index(start.method), key=f"{run.id}:hand_method")
+        index = known.index(start.method)
+        method = st.selectbox("Method", known, index=index, format_func=_words, key=f"{run.id}:hand_method")
         if st.button("Auto-tune with the model", key=f"{run.id}:tune"):
             tuned = explorer.tuned(dataclasses.replace(start, method=str(method)))
             for name in names:
@@ -186,7 +188,8 @@ def by_file() -> None:
     gram = task_vector_gram(place, experts)
     figure(figures.task_vector_cosines(gram.labels, gram.cosines.tolist()), "file_cosines")
     methods = [name for name, entry in OPERATORS.items() if not entry.needs_data]
-    method = st.selectbox("Method", methods, index=methods.index("task_arithmetic"), key="file_method")
+    index = methods.index("task_arithmetic")
+    method = st.selectbox("Method", methods, index=index, format_func=_words, key="file_method")
     st.caption("Auto-tuning takes λᵢ = ‖τᵢ‖² / Σⱼ ‖τⱼ‖² of the task vectors, which needs no data.")
     if st.button("Auto-tune from the weights"):
         for name, value in zip(gram.labels, metagpt_coefficients(gram.norms.tolist()), strict=True):
@@ -294,6 +297,10 @@ def _kept(file_id: str, data: bytes) -> Path:
     if not path.exists():
         path.write_bytes(data)
     return path
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _stamp(experts: dict[str, Path]) -> int:

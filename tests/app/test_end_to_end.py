@@ -163,7 +163,7 @@ def take_pictures(browser: Any, home: str, run_id: str, folder: Path) -> None:
             page.set_viewport_size({"width": 1280, "height": 900})
             page.goto(f"{home}/{'' if name == 'set_up' else name}?run={run_id}")
             settle(page)
-            height = page.evaluate("Math.max(...[...document.querySelectorAll('section')].map(e => e.scrollHeight))")
+            height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
             page.set_viewport_size({"width": 1280, "height": min(int(height) + 40, 2600)})
             page.wait_for_timeout(1200)
             page.screenshot(path=folder / f"app-{name.replace('_', '-')}-{scheme}.png")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from studies.tradeoffs import pareto_front
 
 from advisor.advice import Alternative, Answer, Caveat, Predicted, Recommendation, Status
 from advisor.caveats import find_caveats
@@ -30,6 +29,7 @@ from studies.evaluation import Evaluations
 from studies.recipes import search_recipes
 from studies.result import StudyResult
 from studies.storage import StudyStorage
+from studies.tradeoffs import pareto_front
 
 PARETO_POINTS = 12
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from estimators.objectives import ClassificationObjective
 
 BATCH = 250
+ERROR_FREEDOM = 8  # the error comes from the same few noisy directions as the value
 
 
 class InitialRisk(BaseEstimator):  # type: ignore[misc]
@@ -161,7 +162,7 @@ class ProgressRate(BaseEstimator):  # type: ignore[misc]
                 self.estimates_[name] = Estimate(value=0.0, low=0.0, high=0.0, identifiable=False, note=note)
                 continue
             value, error = means.directional(j, shares)
-            half = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * error
+            half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, ERROR_FREEDOM)) * error
             self.estimates_[name] = Estimate(
                 value=value / gap,
                 low=(value - half) / gap,

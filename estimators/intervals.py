@@ -45,8 +45,9 @@ def mean_interval(values: NDArray[np.float64], *, population: float = np.inf) ->
     if not spread > 0:
         return mean, mean
     kurtosis = float(np.mean(((values - mean) / spread) ** 4))
+    kurtosis += max(0.0, kurtosis - 3) / 2  # small samples show too little of heavy tails
     freedom = min(count - 1.0, max(LEAST_FREEDOM, 2 * count / max(kurtosis - 1, 1e-9)))
-    error = spread * math.sqrt(max(0.0, 1 - count / population) / count)
+    error = spread * (1 + max(0.0, kurtosis - 3) / (8 * count)) * math.sqrt(max(0.0, 1 - count / population) / count)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, min(freedom, count - 1.0))) * error
     return mean - half, mean + half
 

@@ -26,16 +26,16 @@ def small_cnn() -> nn.Module:
     )
 
 
-def small_objective(name: str, *, double: bool = False) -> ClassificationObjective:
+def small_objective(name: str, *, double: bool = False, image_size: int = 16) -> ClassificationObjective:
     """A classification objective on a small network with a random head."""
     torch.manual_seed(0)
-    module = small_cnn() if name == "cnn" else _timm(name)
+    module = small_cnn() if name == "cnn" else _timm(name, image_size)
     if double:
         module = module.double()
     backbone = TorchBackbone(module)
     if double:
         backbone._initial = backbone._initial.double()
-    width = backbone.features(backbone.initial, small_split(1, double=double).inputs).shape[1]
+    width = backbone.features(backbone.initial, small_split(1, double=double, image_size=image_size).inputs).shape[1]
     generator = torch.Generator().manual_seed(1)
     head = LinearHead(
         weight=torch.randn(NUM_CLASSES, width, generator=generator), bias=torch.randn(NUM_CLASSES, generator=generator)
@@ -43,14 +43,14 @@ def small_objective(name: str, *, double: bool = False) -> ClassificationObjecti
     return ClassificationObjective(backbone, head)
 
 
-def small_split(count: int, *, seed: int = 0, double: bool = False) -> Split:
+def small_split(count: int, *, seed: int = 0, double: bool = False, image_size: int = 16) -> Split:
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(count, 3, 16, 16, generator=generator)
+    inputs = torch.randn(count, 3, image_size, image_size, generator=generator)
     labels = torch.randint(NUM_CLASSES, (count,), generator=generator)
     return Split(inputs=inputs.double() if double else inputs, labels=labels)
 
 
-def _timm(name: str) -> nn.Module:
+def _timm(name: str, image_size: int) -> nn.Module:
     if name == "test_vit":
-        return timm.create_model(name, pretrained=False, num_classes=0, img_size=16, patch_size=8)
+        return timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size, patch_size=8)
     return timm.create_model(name, pretrained=False, num_classes=0)

@@ -1,0 +1,244 @@
+"""Checks of the estimators on networks: outside truth, repeatability over seeds, peak memory."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from estimators.cost import CostMeter
+from estimators.curvature import exact_attention, gauss_newton_product, hessian_product
+from estimators.gradient_variance import GradientVariance
+from estimators.heterogeneity import Heterogeneity
+from estimators.measuring import measure_constants
+from estimators.objectives import ClassificationObjective
+from estimators.per_sample_gradients import measure_gradients
+from estimators.smoothness import TopCurvature
+from estimators.tasks import Split
+from tests.small_networks import NETWORKS, small_objective, small_split
+
+PROJECTS = Path(__file__).parent / "projects"
+REPEATED = ("gradient_variance", "top_curvature", "heterogeneity", "initial_gradient_norm", "noise_curvature")
+
+
+def networks() -> dict[str, Any]:
+    """Relative differences from truth that shares no code with the estimators."""
+    return {name: _against_outside_truth(small_objective(name)) for name in NETWORKS}
+
+
+def _against_outside_truth(objective: ClassificationObjective) -> dict[str, Any]:
+    samples, other = small_split(24, seed=1), small_split(24, seed=2)
+    hessian = TopCurvature(max_products=40).fit(objective, samples)
+    gauss_newton = TopCurvature(kind="gauss_newton", max_products=40).fit(objective, samples)
+    twin = _arpack(objective, samples)
+    figures: dict[str, Any] = {
+        "parameters": objective.num_shared,
+        "top_curvature": hessian.estimate_.value,
+        "top_curvature_products": hessian.lanczos_.products,
+        "top_curvature_against_arpack": hessian.estimate_.value / twin - 1,
+        "gauss_newton_curvature": gauss_newton.estimate_.value,
+    }
+    if objective.num_shared <= 2000:
+        dense = torch.func.hessian(lambda w: objective.losses(w, samples.inputs, samples.labels).mean())
+        truth = float(torch.linalg.eigvalsh(dense(objective.initial).double())[-1])
+        figures["top_curvature_against_dense"] = hessian.estimate_.value / truth - 1
+    if importlib.util.find_spec("curvlinops"):
+        try:
+            figures["top_curvature_against_curvlinops"] = hessian.estimate_.value / _curvlinops(objective, samples) - 1
+        except NotImplementedError as error:  # its operators differentiate forward over reverse
+            figures["without_curvlinops"] = str(error).splitlines()[0]
+    rows, means = {}, []
+    for name, split in {"a": samples, "b": other}.items():
+        loop = _loop(objective, split)
+        measured = measure_gradients(objective, objective.initial, split, population=len(split))
+        variance = float((loop - loop.mean(0)).square().sum() / (len(loop) - 1))
+        found = GradientVariance().fit_gradients(measured).estimate_.value
+        figures[f"gradient_variance_against_loop_{name}"] = found / variance - 1
+        rows[name], means = measured.best, [*means, loop.mean(0)]
+    gram = (torch.stack(means) @ torch.stack(means).T).numpy()
+    difference = np.abs(Heterogeneity().fit(rows).unbiased_gram_ - gram).max() / np.abs(gram).max()
+    figures["gram_against_loop"] = float(difference)
+    return figures
+
+
+def _arpack(objective: ClassificationObjective, samples: Split) -> float:
+    """Implicitly restarted Lanczos of ARPACK on forward-over-reverse products."""
+
+    def product(v: np.ndarray) -> np.ndarray:
+        vector = torch.as_tensor(v.ravel(), dtype=torch.float32)
+        with exact_attention():
+            slope = torch.func.grad(lambda w: objective.losses(w, samples.inputs, samples.labels).mean())
+            moved = torch.func.jvp(slope, (objective.initial,), (vector,))[1]
+        return np.asarray(moved.detach().double().numpy())
+
+    size = objective.num_shared
+    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    return float(eigsh(operator, k=1, which="LA", tol=1e-4, v0=np.ones(size))[0][0])
+
+
+def _curvlinops(objective: ClassificationObjective, samples: Split) -> float:
+    """ARPACK on curvlinops' own Hessian operator of the module with its head."""
+    from curvlinops import HessianLinearOperator
+
+    class WithHead(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = objective.backbone.module  # type: ignore[attr-defined]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            head = objective.head
+            return torch.nn.functional.linear(self.body(x), head.weight, head.bias)
+
+    model = WithHead()
+    parameters = {name: value.requires_grad_() for name, value in model.named_parameters()}
+    with exact_attention():
+        try:
+            operator = HessianLinearOperator(
+                model, torch.nn.CrossEntropyLoss(), parameters, [(samples.inputs, samples.labels)]
+            )
+        except (TypeError, AttributeError):
+            operator = HessianLinearOperator(
+                model, torch.nn.CrossEntropyLoss(), list(parameters.values()), [(samples.inputs, samples.labels)]
+            )
+        value = float(eigsh(operator.to_scipy(), k=1, which="LA", tol=1e-4)[0][0])
+    for parameter in parameters.values():
+        parameter.requires_grad_(requires_grad=False)
+    return value
+
+
+def _loop(objective: ClassificationObjective, samples: Split) -> torch.Tensor:
+    rows = []
+    for i in range(len(samples)):
+        point = objective.initial.clone().requires_grad_()
+        loss = objective.losses(point, samples.inputs[i : i + 1], samples.labels[i : i + 1])[0]
+        rows.append(torch.autograd.grad(loss, point)[0].double())
+    return torch.stack(rows)
+
+
+def repeatability(projects: list[str], seeds: int) -> dict[str, Any]:
+    """Spread over seeds, share flagged, and truth on all training samples, at a tenth of a full fine-tune."""
+    from advisor.project import load_project
+    from benchmarks.suite_inputs import prepare_inputs
+
+    figures: dict[str, Any] = {}
+    for name in projects:
+        project = load_project(PROJECTS / f"{name}.yaml")
+        with tempfile.TemporaryDirectory() as folder:
+            inputs = prepare_inputs(project, Path(folder), seed=0, device="cpu")
+        tasks = {task.name: task for task in inputs.tasks}
+        budget = 0.1 * len(tasks) * project.search.steps[1] * 32
+        runs, meter = [], CostMeter()
+        for seed in range(seeds):
+            meter = CostMeter()
+            runs.append(measure_constants(inputs.objectives, tasks, seed=seed, meter=meter, max_units=budget))
+        figures[name] = {
+            "budget_units": budget,
+            "units": meter.units,
+            "share_of_full_fine_tune": 0.1 * meter.units / budget,
+            "split": meter.by_purpose(),
+            "tasks": {task: _spread([run.tasks[task].measured() for run in runs]) for task in tasks},
+            "truth_on_all_training_samples": {
+                task: _truth(inputs.objectives[task], tasks[task].train) for task in tasks
+            },
+        }
+    return figures
+
+
+def _spread(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    figures = {}
+    for field in REPEATED:
+        found = [run[field] for run in runs if field in run]
+        if not found:
+            continue
+        values = np.array([estimate.value for estimate in found])
+        mean = float(values.mean())
+        figures[field] = {
+            "mean": mean,
+            "coefficient_of_variation": float(values.std(ddof=1) / abs(mean)) if mean else math.inf,
+            "flagged": float(np.mean([not estimate.identifiable for estimate in found])),
+            "intervals": [[estimate.low, estimate.high] for estimate in found],
+        }
+    return figures
+
+
+def _truth(objective: ClassificationObjective, train: Split) -> dict[str, float]:
+    top = TopCurvature(max_products=8, tolerance=5e-3).fit(objective, train)
+    variance = GradientVariance(num_samples=len(train), num_single=128).fit(objective, train)
+    return {
+        "top_curvature": top.estimate_.value,
+        "top_curvature_residual": top.lanczos_.residual,
+        "gradient_variance": variance.estimate_.value,
+        "squared_gradient_norm": float(variance.gradients_.best.mean.double().square().sum()),
+    }
+
+
+RETURN_MEMORY = os.environ | {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}  # freed means freed
+ACTIONS = ("training step", "per-sample gradients", "per-sample gradients, 8 MiB budget", "curvature products")
+
+
+def memory(names: list[str]) -> dict[str, Any]:
+    """Peak resident memory of each action above the process before it, in MiB, each in a process of its own."""
+    figures: dict[str, Any] = {}
+    for name in names:
+        figures[name] = {}
+        for action in ACTIONS:
+            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.estimator_checks", name, action]
+            where = Path(__file__).parents[1]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=where, env=RETURN_MEMORY)
+            figures[name][action] = float(done.stdout.split()[-1])
+        step = figures[name]["training step"]
+        others = [value for key, value in figures[name].items() if key != "training step"]
+        figures[name]["largest ratio"] = max(others) / step
+    return figures
+
+
+def _peak_of(name: str, action: str) -> float:
+    torch.set_num_threads(1)
+    objective = small_objective(name, image_size=64)
+    samples = small_split(64, image_size=64)
+    first = Split(inputs=samples.inputs[:1], labels=samples.labels[:1])
+    _step(objective, first)  # libraries and workspaces are there before anything is measured
+    hessian_product(objective, objective.initial, first, objective.initial)
+    gauss_newton_product(objective, objective.initial, first, objective.initial)
+    measure_gradients(objective, objective.initial, first, population=1000)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
+    before = _status("VmRSS")
+    if action == "training step":
+        batch = Split(inputs=samples.inputs[:32], labels=samples.labels[:32])
+        _step(objective, batch)
+    elif action.startswith("per-sample"):
+        budget = 8 * 2.0**20 if "budget" in action else None
+        measure_gradients(objective, objective.initial, samples, population=1000, memory_budget=budget)
+    else:
+        hessian_product(objective, objective.initial, samples, objective.initial)
+        gauss_newton_product(objective, objective.initial, samples, objective.initial)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _step(objective: ClassificationObjective, batch: Split) -> None:
+    weights = objective.initial.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(objective.losses(weights, batch.inputs, batch.labels).mean(), weights)
+    with torch.no_grad():
+        weights -= 0.01 * slope
+
+
+def _status(field: str) -> float:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field + ":"):
+            return float(line.split()[1])
+    raise ValueError(f"{field} is not in /proc/self/status; this check needs Linux")
+
+
+if __name__ == "__main__":
+    print(_peak_of(sys.argv[1], sys.argv[2]))

@@ -51,22 +51,32 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="folder with 25 GB free; default: the system's")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--mergekit-repeats", type=int, default=1)
+    parser.add_argument("--only-large", action="store_true", help="measure the sharded models again, keep the rest")
     parser.add_argument("--large", type=float, nargs="*", default=[1, 5], help="sizes of the sharded models in GB")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"environment": describe_environment(arguments.mergekit)}
+    if arguments.only_large:
+        results = json.loads(RESULTS.read_text())
+        results["environment_large"] = describe_environment(None)
+        measure_all_large(results, arguments.large, arguments.scratch)
+        return
     RESULTS.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         results["vit_b32"] = measure_vit(
             Path(folder), arguments.mergekit, arguments.repeats, arguments.mergekit_repeats
         )
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    measure_all_large(results, arguments.large, arguments.scratch)
+
+
+def measure_all_large(results: dict[str, Any], sizes: list[float], scratch: Path | None) -> None:
     results["large"] = []
-    for size in arguments.large:
-        with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
-            results["large"] += measure_large(Path(folder), size)
-    results["environment"]["load_after"] = os.getloadavg()[0]
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
+    for size in sizes:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            for row in measure_large(Path(folder), size):
+                results["large"].append(row)
+                RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+                print(json.dumps(row), flush=True)
 
 
 def describe_environment(mergekit: Path | None) -> dict[str, Any]:
@@ -292,7 +302,7 @@ def sharded_model(folder: Path, gigabytes: float, seed: int) -> Iterator[Path]:
     yield folder
 
 
-def measure_large(folder: Path, gigabytes: float) -> list[dict[str, Any]]:
+def measure_large(folder: Path, gigabytes: float) -> Iterator[dict[str, Any]]:
     """Peak anonymous memory above the interpreter beside its limit, two experts."""
     places = {}
     for seed, label in enumerate(["base", "a", "b"]):
@@ -300,7 +310,6 @@ def measure_large(folder: Path, gigabytes: float) -> list[dict[str, Any]]:
             places[label] = str(place)
     floor = watch([sys.executable, "-c", IMPORT_ONLY])["peak_anon_mib"]
     largest_tensor, largest_shard = 4096 * 4096 * 4 / MIB, 0.5e9 / MIB
-    rows = []
     for name in ("task_arithmetic", "ties_tensor", "ties_global"):
         method, options = JOBS[name]
         experts = {label: place for label, place in places.items() if label != "base"}
@@ -313,20 +322,16 @@ def measure_large(folder: Path, gigabytes: float) -> list[dict[str, Any]]:
             "options": {**options, "max_shard_size": int(0.5e9)},
         }
         found = watch([sys.executable, "-c", MERGE, json.dumps(job)])
-        rows.append(
-            {
-                "gigabytes": gigabytes,
-                "method": name,
-                "experts": len(experts),
-                "seconds": found["seconds"],
-                "above_import_mib": found["peak_anon_mib"] - floor,
-                "limit_mib": 2 * largest_shard + (len(experts) + 2) * largest_tensor,
-                "largest_tensor_mib": largest_tensor,
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
         shutil.rmtree(out)
-    return rows
+        yield {
+            "gigabytes": gigabytes,
+            "method": name,
+            "experts": len(experts),
+            "seconds": found["seconds"],
+            "above_import_mib": found["peak_anon_mib"] - floor,
+            "limit_mib": 2 * largest_shard + (len(experts) + 2) * largest_tensor,
+            "largest_tensor_mib": largest_tensor,
+        }
 
 
 if __name__ == "__main__":

@@ -98,7 +98,9 @@ def fit_head(backbone: Backbone, task: Task, *, seed: int, meter: CostMeter) -> 
             f"task {task.name!r}: the head classifies all {len(labels)} training samples correctly; fine-tuning has "
             "little left to gain on them"
         )
-    head = LinearHead(weight=torch.tensor(weight, dtype=torch.float32), bias=torch.tensor(bias, dtype=torch.float32))
+    # row by row, as a stored head is read back: a product's last bits depend on the layout
+    rows = torch.tensor(np.ascontiguousarray(weight), dtype=torch.float32)
+    head = LinearHead(weight=rows, bias=torch.tensor(bias, dtype=torch.float32))
     return HeadFit(
         head=head.to(backbone.initial.device),
         strength=fit.strength,

@@ -1,0 +1,102 @@
+"""Every file of a finished run, cut off, emptied or with a flipped bit: named, made again the same, the rest kept."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.whole_path import WholePath, command
+
+# The contract with other processes and what is only told: not results, nothing rests on them.
+TOLD = {"events.jsonl", "heartbeat", "test_openings.jsonl"}
+KEY_FILES = (
+    "probes.jsonl",
+    "study.journal",
+    "backbone.safetensors",
+    "recommendation.json",
+    "experts/low.safetensors",
+    "manifest.json",
+    "splits.json",
+    "data/low-train.safetensors",
+    "heads/high.safetensors",
+)
+ALL_FILES = (
+    *KEY_FILES,
+    "backbone.json",
+    "constants.json",
+    "data/high-test.safetensors",
+    "data/low-validation.safetensors",
+    "experts.json",
+    "experts/high-head.safetensors",
+    "experts/low.md",
+    "heads.json",
+    "merged/README.md",
+    "merged/model.safetensors",
+    "prepared.json",
+    "probe_data.json",
+    "project.yaml",
+    "range_test.json",
+    "report.html",
+    "report.json",
+    "report.md",
+    "risk_model.json",
+    "run.json",
+    "validation.json",
+    *sorted(TOLD),
+)
+
+
+def flipped(data: bytes, chance: random.Random) -> bytes:
+    place = chance.randrange(len(data))
+    return data[:place] + bytes([data[place] ^ (1 << chance.randrange(7))]) + data[place + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "flipped": flipped,
+    "truncated": lambda data, chance: data[: chance.randrange(1, len(data))],
+    "emptied": lambda data, chance: b"",
+}
+
+
+def damage_and_run(whole: WholePath, name: str, how: str, seed: int) -> None:
+    out = whole.folder / f"damaged-{name.replace('/', '-')}-{how}-{seed}"
+    shutil.copytree(whole.run, out)
+    chance = random.Random(f"{name}|{how}|{seed}")
+    path = out / name
+    before = path.read_bytes()
+    path.write_bytes(DAMAGES[how](before, chance))
+    kept = {other: stamp(other) for other in (out / "experts").iterdir() if other != path}
+    answer = command(whole.server, whole.folder, out.name)
+    said = " ".join(answer["said"].split())
+    assert "Traceback" not in said
+    assert answer["status"] == 0, said
+    assert whole.differing(out) == set(), said
+    events = (out / "events.jsonl").read_text(errors="replace")
+    if name not in TOLD:
+        assert Path(name).name in said + events or Path(name).stem.split("-")[0] in said, f"{name} is not named: {said}"
+    assert {other: stamp(other) for other in kept} == kept
+    shutil.rmtree(out)
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_mtime_ns, path.stat().st_size
+
+
+@pytest.mark.parametrize("name", KEY_FILES)
+def test_a_flipped_bit_in_a_file_that_others_rest_on_is_named_and_mended(whole: WholePath, name: str) -> None:
+    damage_and_run(whole, name, "flipped", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_any_damage_to_any_file_is_named_and_mended(whole: WholePath, name: str, how: str) -> None:
+    damage_and_run(whole, name, how, 1)
+
+
+def test_every_file_of_a_run_is_tried(whole: WholePath) -> None:
+    found = {path.relative_to(whole.run).as_posix() for path in whole.run.rglob("*") if path.is_file()}
+    assert {name.split("/")[0] for name in found} == {name.split("/")[0] for name in ALL_FILES}
+    assert set(ALL_FILES) <= found

@@ -1,14 +1,14 @@
 r"""What advice is: the values that flow from the recommendation to the report, the command line and the pages.
 
-Risks are in nats, costs in per-sample gradients (``docs/protocol.md``).  Every predicted number is a ``Predicted`` with
-its 90 % predictive interval.
+Risks are in nats, costs in per-sample gradients.  Every predicted number is a ``Predicted`` with its 90 % predictive
+interval.  A model that diverged has risk ``math.inf``, which is ``null`` in JSON.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from advisor.plan import Plan
@@ -26,13 +26,24 @@ class Predicted:
     high: float
 
     def __post_init__(self) -> None:
-        """Refuse NaN and an interval that does not hold its value."""
-        if math.isnan(self.value) or not self.low <= self.value <= self.high:
+        """Refuse NaN, minus infinity and an interval that does not hold its value."""
+        if not self.value > -math.inf or not self.low <= self.value <= self.high:
             raise ValueError(f"value={self.value} must lie in [low={self.low}, high={self.high}]; check the risk model")
 
     def holds(self, measured: float) -> bool:
         """Whether the interval holds a measured value."""
         return self.low <= measured <= self.high
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain values; an infinite one becomes ``None``."""
+        return {name: _finite(getattr(self, name)) for name in ("value", "low", "high")}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, float | None]) -> Predicted:
+        """The inverse of :meth:`to_json`."""
+        value = _number(data["value"])
+        low = data["low"] if data["low"] is not None else value if math.isinf(value) else -math.inf
+        return cls(value=value, low=low, high=_number(data["high"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +138,17 @@ class Recommendation:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recommendation:
-        """The inverse of :meth:`to_json`."""
-        values = dict(data)
+        """The inverse of :meth:`to_json`; what a run keeps beside an advice (``asked``) is left out."""
+        values = {name: cell for name, cell in data.items() if name in cls.__dataclass_fields__}
         for key in ("tasks", "edges", "elasticities"):
-            values[key] = {name: Predicted(**cell) for name, cell in data[key].items()}
+            values[key] = {name: Predicted.from_json(cell) for name, cell in data[key].items()}
         for key in ("alternatives", "pareto"):
             values[key] = tuple(_alternative(cell) for cell in data[key])
         values["plan"] = Plan.from_json(data["plan"])
-        values["goal"] = Predicted(**data["goal"])
+        values["goal"] = Predicted.from_json(data["goal"])
+        values["terms"] = {name: _numbers(parts) for name, parts in data["terms"].items()}
+        values["displacement"] = _numbers(data["displacement"])
+        values["extrapolation"] = _number(data["extrapolation"])
         values["caveats"] = tuple(Caveat(**cell) for cell in data["caveats"])
         values["reasons"] = tuple(data["reasons"])
         return cls(**values)
@@ -161,6 +175,34 @@ class Measured:
     goal: float | None
     cost: float
     note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse NaN, and a goal where none can be or none where there must be one."""
+        for task, risk in self.risks.items():
+            if not risk >= 0:
+                raise ValueError(f"risk of {self.name!r} on {task}={risk} must be at least 0; divergence is infinity")
+        if (self.goal is None) != (self.kind == "expert"):
+            raise ValueError(
+                f"goal={self.goal} of {self.name!r} ({self.kind}): only an expert has none; give one or leave it out"
+            )
+
+    @property
+    def diverged(self) -> bool:
+        """Whether any risk is infinite."""
+        return any(math.isinf(risk) for risk in self.risks.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; an infinite risk becomes ``None``."""
+        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        risks = {task: _finite(risk) for task, risk in self.risks.items()}
+        goal = None if self.goal is None else _finite(self.goal)
+        return plain | {"risks": risks, "accuracies": dict(self.accuracies), "goal": goal}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measured:
+        """The inverse of :meth:`to_json`; only an expert has no goal, so ``None`` is infinite everywhere else."""
+        goal = None if data["kind"] == "expert" else _number(data["goal"])
+        return cls(**{**data, "risks": _numbers(data["risks"]), "goal": goal})
 
     @property
     def mean_accuracy(self) -> float:
@@ -208,10 +250,10 @@ class Validation:
     def from_json(cls, data: Mapping[str, Any]) -> Validation:
         """The inverse of :meth:`to_json`."""
         return cls(
-            models=tuple(Measured(**model) for model in data["models"]),
-            predicted={name: Predicted(**cell) for name, cell in data["predicted"].items()},
-            predicted_goal=Predicted(**data["predicted_goal"]),
-            validation_risks=dict(data["validation_risks"]),
+            models=tuple(Measured.from_json(model) for model in data["models"]),
+            predicted={name: Predicted.from_json(cell) for name, cell in data["predicted"].items()},
+            predicted_goal=Predicted.from_json(data["predicted_goal"]),
+            validation_risks=_numbers(data["validation_risks"]),
             verdicts=tuple((name, verdict, text) for name, verdict, text in data["verdicts"]),
             cost=dict(data["cost"]),
         )
@@ -219,21 +261,32 @@ class Validation:
 
 def _alternative(data: Mapping[str, Any]) -> Alternative:
     return Alternative(
-        label=data["label"], plan=Plan.from_json(data["plan"]), goal=Predicted(**data["goal"]), cost=data["cost"]
+        label=data["label"],
+        plan=Plan.from_json(data["plan"]),
+        goal=Predicted.from_json(data["goal"]),
+        cost=data["cost"],
     )
 
 
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: _number(value) for name, value in values.items()}
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, Plan):
+    if isinstance(value, Plan | Predicted | Measured):
         return value.to_json()
-    if isinstance(value, Recommendation | Validation):
+    if isinstance(value, Recommendation | Validation | Alternative | Caveat):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, Alternative):
-        return {"label": value.label, "plan": value.plan.to_json(), "goal": asdict(value.goal), "cost": value.cost}
-    if isinstance(value, Predicted | Caveat | Measured):
-        return asdict(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(cell) for key, cell in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(cell) for cell in value]
-    return value
+    return _finite(value) if isinstance(value, float) else value

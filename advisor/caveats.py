@@ -13,7 +13,9 @@ from advisor.plan import Plan
 from advisor.probing import Probe
 from advisor.status import EXTRAPOLATION_LIMIT
 from estimators.constants import Constants
+from estimators.datasets import shortened
 
+SHOWN = 3  # diverged probe runs that a caveat names
 RANGE_TEST_DISAGREEMENT = 10.0  # factor between the advised rate and the range test's
 
 
@@ -28,6 +30,7 @@ def find_caveats(
     edges_of_space: Iterable[tuple[str, str]],
     range_suggestion: float | None,
     notes: Sequence[str] = (),
+    left_out: Sequence[Caveat] = (),
     broken_assumptions: Sequence[tuple[str, str]] = (),
 ) -> tuple[Caveat, ...]:
     """All caveats of an advice, warnings first.
@@ -42,6 +45,7 @@ def find_caveats(
         edges_of_space: (knob, low|high) of knobs on the edge of the search space.
         range_suggestion: learning rate of the range test, or ``None``.
         notes: what was noted while data and backbone were prepared.
+        left_out: what of the search space was left out, and why.
         broken_assumptions: (name, sentence) of the theorem's broken conditions.
     """
     found = [
@@ -50,6 +54,7 @@ def find_caveats(
         *_identifiability(constants),
         *_interval(goal, initial_goal),
         *_probes(probes),
+        *left_out,
         *_range_test(plan, range_suggestion),
         *(Caveat(name="preparation", text=note) for note in notes),
         *(Caveat(name=f"theorem: {name}", text=text) for name, text in broken_assumptions),
@@ -58,14 +63,24 @@ def find_caveats(
 
 
 def _edges(edges: Iterable[tuple[str, str]]) -> list[Caveat]:
-    return [
-        Caveat(
-            name="optimum_on_the_edge",
-            text=f"The best {knob.replace('_', ' ')} found is the {'smallest' if side == 'low' else 'largest'} that "
-            "the search allows: a wider range could hold a better one.",
-        )
-        for knob, side in edges
-    ]
+    found = list(edges)
+    caveats = []
+    for side, end in (("low", "smallest"), ("high", "largest")):
+        knobs = [knob.replace("_", " ") for knob, where in found if where == side]
+        if knobs:
+            verb = "is" if len(knobs) == 1 else "are"
+            text = f"The best {_listed(knobs)} found {verb} the {end} that the search allows"
+            caveats.append(Caveat(name="optimum_on_the_edge", text=f"{text}: a wider range could hold a better plan."))
+    return caveats
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Words in a sentence.
+
+    >>> _listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _extrapolation(factor: float) -> list[Caveat]:
@@ -83,20 +98,24 @@ def _extrapolation(factor: float) -> list[Caveat]:
 
 
 def _identifiability(constants: Constants) -> list[Caveat]:
-    missing = [
-        f"{name.replace('_', ' ')} of {task} ({estimate.note or 'interval too wide'})"
-        for task, values in constants.tasks.items()
-        for name, estimate in values.measured().items()
-        if not estimate.identifiable
-    ]
+    missing: dict[tuple[str, str], list[str]] = {}
+    for task, values in constants.tasks.items():
+        for name, estimate in values.measured().items():
+            if not estimate.identifiable:
+                reason = estimate.note or "interval too wide"
+                missing.setdefault((name.replace("_", " "), reason), []).append(task)
     if not missing:
         return []
-    shown = "; ".join(missing[:3]) + (f"; and {len(missing) - 3} more" if len(missing) > 3 else "")
-    variance = any(text.startswith("gradient variance") for text in missing)
+    every = len(constants.tasks)
+    texts = [
+        f"{name} of {'every task' if len(tasks) == every > 1 else shortened(tasks)} ({reason})"
+        for (name, reason), tasks in missing.items()
+    ]
+    variance = any(name == "gradient variance" for name, _ in missing)
     return [
         Caveat(
             name="constants_not_identified",
-            text=f"Not determined by the samples that the budget paid for: {shown}.",
+            text=f"Not determined by the samples that the budget paid for: {'; '.join(texts)}.",
             weight="warning" if variance else "info",
         )
     ]
@@ -124,7 +143,9 @@ def _probes(probes: Sequence[Probe]) -> list[Caveat]:
     ]
     if not diverged:
         return []
-    return [Caveat(name="probes_diverged", text=f"{len(diverged)} probe runs diverged: {'; '.join(diverged[:3])}.")]
+    more = f"; and {len(diverged) - SHOWN} more" if len(diverged) > SHOWN else ""
+    text = f"{len(diverged)} probe runs diverged: {'; '.join(diverged[:SHOWN])}{more}."
+    return [Caveat(name="probes_diverged", text=text)]
 
 
 def _range_test(plan: Plan, suggestion: float | None) -> list[Caveat]:

@@ -58,12 +58,14 @@ def check(
     debug: options.Debug = False,
 ) -> None:
     """Check project file, data, device and checkpoint, and say what a run would cost; nothing is written."""
+    from advisor.least_budget import require_budget
     from advisor.planned_cost import plan_cost, seconds_per_unit
     from advisor.surveying import survey, survey_json
 
     shell = Shell(as_json=as_json, is_quiet=quiet)
     project, run = load(source, seed=seed)
     found = survey(project, device=device)
+    require_budget(project, max_cost)
     planned = plan_cost(
         project,
         "run",

@@ -45,7 +45,7 @@ def predict(
     """Predict the risk of plans for each task and the goal, with intervals; nothing is trained."""
     shell = Shell(as_json=as_json, is_quiet=quiet)
     run = open_run(run_path)
-    ask = fitted(run)
+    ask = fitted(run, shell)
     rows = _rows(run, plans, ask)
     found = predictions(ask, rows, elasticities=elasticities)
     if as_csv and not as_json:
@@ -54,20 +54,23 @@ def predict(
     shell.result({"run": str(run.path), "plans": found}, [_section(found), *_elasticity_sections(found)])
 
 
-def fitted(run: RunDirectory) -> WhatIf:
-    """The fitted risk model of a run under its project's goal.
+def fitted(run: RunDirectory, shell: Shell) -> WhatIf:
+    """The fitted risk model of a run under its project's goal; fitted again, and said, where the stored one is no use.
 
     Raises:
         ArtefactMissing: if the run has no advice yet.
     """
+    from advisor.fitted_model import load_fitted
     from advisor.goal import Goal
-    from advisor.risk_model import RiskModel
     from advisor.what_if import WhatIf
 
     project, _ = load(run.path)
     objective = project.objective
     goal = Goal(weights=project.task_weights(), kind=objective.goal, max_drop=objective.max_drop)
-    return WhatIf(model=RiskModel.from_json(run.read_json("risk_model.json")), goal=goal)
+    found = load_fitted(run, project)
+    if found.refitted:
+        shell.say(f"{found.refitted}: the model was fitted again from the run's probes.")
+    return WhatIf(model=found.model, goal=goal)
 
 
 def _rows(run: RunDirectory, plans: Path | None, ask: WhatIf) -> tuple[PlanRow, ...]:

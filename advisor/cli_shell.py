@@ -31,6 +31,7 @@ OUTCOMES = {
     "TooFewProbes": NO_ADVICE,
     "ContradictoryProbes": NO_ADVICE,
     "NoFeasiblePlanError": NO_ADVICE,
+    "AdviceWithdrawn": NO_ADVICE,
     "CostLimitReached": BAD_INPUT,
     "OutOfMemory": BAD_INPUT,
     "MeasurementFailed": BAD_INPUT,

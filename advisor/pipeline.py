@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advisor.advice import Recommendation, Validation
-from advisor.observations import ProbeData
+from advisor.observations import MergeObservation, ProbeData
 from advisor.workspace import (
     CONSTANTS_NAME,
     RANGE_TEST_NAME,
@@ -20,11 +20,12 @@ from advisor.workspace import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from advisor.project import Project
     from estimators.constants import Constants
 
 PROBE_DATA_NAME = "probe_data.json"
-MODEL_NAME = "risk_model.json"
 RECOMMENDATION_NAME = "recommendation.json"
 MERGED_NAME = "merged/model.safetensors"
 REPORT_NAME = "report.json"
@@ -50,11 +51,13 @@ def run_all(ws: Workspace) -> Validation:
 
 def measure(ws: Workspace) -> Constants:
     """Constants of the bound at x_0, and the learning-rate range test."""
+    from advisor.least_budget import require_budget
     from advisor.measuring import measure_project, range_test_project
     from estimators.constants import Constants
 
     with ws.session("measure"):
         if not ws.run.has(CONSTANTS_NAME):
+            require_budget(ws.project, ws.max_cost)
             ws.run.write_json(CONSTANTS_NAME, measure_project(ws))
         if not ws.run.has(RANGE_TEST_NAME):
             ws.run.write_json(RANGE_TEST_NAME, range_test_project(ws))
@@ -72,55 +75,110 @@ def probe(ws: Workspace) -> ProbeData:
 
 
 def recommend(ws: Workspace, *, refit: bool = False) -> Recommendation:
-    """Fit the risk model and search it; ``refit`` adds the validation figures of merges that were measured."""
-    from advisor.deciding import decide
+    """Fit the risk model and search it; ``refit`` adds what was measured on full merges since.
+
+    The advice is made anew where the project's objective, search or merge changed.  A stored model that is missing or
+    of another version is fitted again from the stored probes; the advice stays.
+    """
+    from advisor.deciding import asked, decide, is_outdated, measured_merges
+    from advisor.fitted_model import MODEL_NAME, store_merges, stored_merges
 
     with ws.session("recommend"):
         probes = probe(ws)
-        if refit or not ws.run.has(RECOMMENDATION_NAME):
-            model, recommendation = decide(ws, probes, refit=refit)
-            ws.run.write_json(MODEL_NAME, model.to_json())
-            ws.run.write_json(RECOMMENDATION_NAME, recommendation.to_json())
+        stored = ws.run.read_json(RECOMMENDATION_NAME) if ws.run.has(RECOMMENDATION_NAME) else None
+        if refit or stored is None or is_outdated(stored, asked(ws)):
+            merges = _joined(stored_merges(ws.run), measured_merges(ws, probes) if refit else ())
+            model, recommendation = decide(ws, probes, merges)
+            store_merges(ws.run, merges)
+            if model is None:
+                ws.run.discard(MODEL_NAME)
+            else:
+                ws.run.write_json(MODEL_NAME, model.to_json())
+            ws.run.write_json(RECOMMENDATION_NAME, recommendation.to_json() | {"asked": asked(ws)})
+        else:
+            _mend_model(ws)
     return Recommendation.from_json(ws.run.read_json(RECOMMENDATION_NAME))
 
 
+def _joined(known: tuple[MergeObservation, ...], new: tuple[MergeObservation, ...]) -> tuple[MergeObservation, ...]:
+    plans = [merge.plan for merge in known]
+    return known + tuple(merge for merge in new if merge.plan not in plans)
+
+
+def _mend_model(ws: Workspace) -> None:
+    """Write the risk model again where it is missing or of another version and the probes allow one."""
+    from advisor.fitted_model import MODEL_NAME, load_fitted
+    from advisor.probe_checks import ProbesDiverged, TooFewProbes
+
+    try:
+        fitted = load_fitted(ws.run, ws.project)
+    except (ProbesDiverged, TooFewProbes):  # that is why the advice is refused
+        return
+    if fitted.refitted:
+        ws.run.write_json(MODEL_NAME, fitted.model.to_json())
+        ws.run.event("model_refitted", why=fitted.refitted)
+
+
 def refit(ws: Workspace) -> Recommendation:
-    """Advice again, sharpened by what was measured on validation data."""
+    """Advice again, sharpened by what was measured on validation data and by experts that diverged."""
     return recommend(ws, refit=True)
 
 
 def train(ws: Workspace) -> dict[str, Path]:
     """The advised experts."""
-    from advisor.experts import train_experts, weights_name
+    from advisor.experts import weights_name
 
     with ws.session("train"):
-        recommendation = recommend(ws)
-        train_experts(ws, recommendation)
+        recommendation, _ = _trained(ws)
     return {name: ws.run.path_of(weights_name(name)) for name in recommendation.plan.names}
+
+
+def _trained(ws: Workspace) -> tuple[Recommendation, dict[str, Tensor]]:
+    """Advice and its experts; an expert that diverges is learned from, and the advice made again.
+
+    Raises:
+        AdviceWithdrawn: if nothing can be advised any more.
+        ExpertDiverged: if advice after advice diverges.
+    """
+    from advisor.diverging import MOST_RETRIES, AdviceWithdrawn, note_divergence
+    from advisor.experts import ExpertDiverged, train_experts
+
+    recommendation = recommend(ws)
+    for attempt in range(1 + MOST_RETRIES):
+        try:
+            return recommendation, train_experts(ws, recommendation)
+        except ExpertDiverged as error:
+            note_divergence(ws, recommendation.plan)
+            if attempt == MOST_RETRIES:
+                raise
+            was_refused = recommendation.status == "refuse"
+            recommendation = recommend(ws, refit=True)
+            if recommendation.status == "refuse" and not was_refused:
+                raise AdviceWithdrawn(f"{error}.  With that known the advice is: {recommendation.sentence}") from error
+    raise AssertionError("unreachable")
 
 
 def merge(ws: Workspace) -> Path:
     """The merge of the advised experts."""
-    from advisor.experts import merge_experts, train_experts
+    from advisor.experts import merge_experts
 
     with ws.session("merge"):
-        recommendation = recommend(ws)
-        merge_experts(ws, recommendation, train_experts(ws, recommendation))
+        recommendation, experts = _trained(ws)
+        merge_experts(ws, recommendation, experts)
     return ws.run.path_of(MERGED_NAME)
 
 
 def validate(ws: Workspace) -> Validation:
     """Predicted against measured on test data, beside what a user would have done without advice."""
-    from advisor.experts import merge_experts, train_experts
+    from advisor.experts import merge_experts
     from advisor.validating import validate_advice
 
     with ws.session("validate"):
-        recommendation = recommend(ws)
+        recommendation, experts = _trained(ws)
         identity = {"plan": recommendation.plan.to_json()}
         if ws.run.has(VALIDATION_NAME) and ws.run.read_json(VALIDATION_NAME)["identity"] != identity:
             ws.run.discard(VALIDATION_NAME)  # it belongs to an earlier advice
         if not ws.run.has(VALIDATION_NAME):
-            experts = train_experts(ws, recommendation)
             merged = merge_experts(ws, recommendation, experts)
             with ws.spending("validation") as spending:
                 validation = validate_advice(ws, recommendation, merged, experts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,54 +17,20 @@ from advisor.caveats import find_caveats
 from advisor.goal import interval
 from advisor.plan import Plan
 from advisor.plan_columns import parameters_to_plan
-from advisor.probing import Probe
-from advisor.project_search import SearchSettings
 from advisor.reasons import give_reasons
+from advisor.refusing import refuse_infeasible
 from advisor.risk_model import RiskModel
 from advisor.searching import risk_of, search_space, training_cost_of
+from advisor.situation import Situation
 from advisor.status import decide_answer, decide_status
 from advisor.what_if import WhatIf, with_coefficients
-from estimators.constants import Constants
 from studies.evaluation import Evaluations
 from studies.recipes import search_recipes
-from studies.result import StudyResult
+from studies.result import NoFeasiblePlanError, StudyResult
 from studies.storage import StudyStorage
 from studies.tradeoffs import pareto_front
 
 PARETO_POINTS = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """What an advice starts from.
-
-    Attributes:
-        search: the project's search settings.
-        methods: merge methods to choose from.
-        constants: measured constants.
-        probes: the probes that were run.
-        num_samples: task -> training samples.
-        range_suggestion: learning rate of the range test, or ``None``.
-        notes: what was noted while data and backbone were prepared.
-        broken_assumptions: plan -> (name, sentence) of the theorem's broken conditions.
-        cost: purpose -> units spent so far.
-        seconds: wall seconds spent so far.
-        full_fine_tune: units of one full fine-tune of all tasks.
-        affordable: units left for training, or ``None``.
-    """
-
-    search: SearchSettings
-    methods: tuple[str, ...]
-    constants: Constants
-    probes: Sequence[Probe]
-    num_samples: Mapping[str, int]
-    range_suggestion: float | None
-    notes: Sequence[str]
-    broken_assumptions: Callable[[Plan], Sequence[tuple[str, str]]]
-    cost: Mapping[str, float]
-    seconds: float
-    full_fine_tune: float
-    affordable: float | None = None
 
 
 def recommend_plan(
@@ -90,21 +56,34 @@ def recommend_plan(
     space = search_space(situation.search, names, situation.methods, min(situation.num_samples.values()))
     cost = training_cost_of(names, situation.num_samples)
     limit = situation.affordable
-    study = search_recipes(
-        space,
-        risk_of(ask, situation.num_samples),
-        cost=cost,
-        constraint=None if limit is None else lambda columns: cost(columns) / max(limit, 1.0) - 1.0,
-        seed=seed,
-        storage=storage,
-        progress=progress,
-        stop=stop,
-    )
+
+    def search(ask: WhatIf, limit: float | None, storage: StudyStorage | None) -> StudyResult:
+        return search_recipes(
+            space,
+            risk_of(ask, situation.num_samples),
+            cost=cost,
+            constraint=None if limit is None else lambda columns: cost(columns) / max(limit, 1.0) - 1.0,
+            seed=seed,
+            storage=storage,
+            progress=progress,
+            stop=stop,
+        )
+
+    try:
+        study = search(ask, limit, storage)
+    except NoFeasiblePlanError as error:
+        free = replace(ask, goal=replace(ask.goal, max_drop=None))
+        aside = None if storage is None else replace(storage, name=f"{storage.name}-without-limits")
+        nearest = parameters_to_plan(error.parameters, names, situation.num_samples)
+        return refuse_infeasible(
+            describe_plan(nearest, search(free, None, aside), free, situation), ask.goal, situation
+        )
     return describe_plan(parameters_to_plan(study.parameters, names, situation.num_samples), study, ask, situation)
 
 
 def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation) -> Recommendation:
-    """Everything about the advised plan."""
+    """Everything about a plan: the best of the study, or another one, which then lists the best as an alternative."""
+    is_best = plan == parameters_to_plan(study.parameters, ask.model.scales_.names, situation.num_samples)
     prediction = ask.predict([plan])
     goal = ask.goals([plan])[0]
     tasks = ask.tasks(plan)
@@ -121,9 +100,10 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
         goal=goal,
         initial_goal=initial_goal,
         extrapolation=extrapolation,
-        edges_of_space=study.edges,
+        edges_of_space=study.edges if is_best else (),
         range_suggestion=situation.range_suggestion,
         notes=(*situation.notes, *study.caveats),
+        left_out=situation.left_out,
         broken_assumptions=situation.broken_assumptions(plan),
     )
     status = decide_status(initial_goal, goal, extrapolation=extrapolation, caveats=caveats)
@@ -158,7 +138,7 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
             other_optimizers=best_of_other_optimizers(plan, study.evaluations),
         ),
         caveats=caveats,
-        alternatives=find_alternatives(plan, study, ask, situation),
+        alternatives=find_alternatives(plan, study, ask, situation, is_best=is_best),
         pareto=find_front(study, situation, names),
         extrapolation=extrapolation,
         cost=dict(situation.cost),
@@ -205,11 +185,18 @@ def best_of_other_optimizers(plan: Plan, found: Evaluations) -> dict[str, Predic
     return best
 
 
-def find_alternatives(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation) -> tuple[Alternative, ...]:
-    """The cheapest near-optimal plan, the best with each other optimizer, the simple average of the advised experts."""
+def find_alternatives(
+    plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation, *, is_best: bool
+) -> tuple[Alternative, ...]:
+    """The cheapest near-optimal plan, the best with each other optimizer, the simple average of the advised experts.
+
+    A plan that is not the study's best was taken for its limits: then the best without them comes first.
+    """
     names = plan.names
     cheapest = parameters_to_plan(study.cheapest.parameters, names, situation.num_samples)
-    listed = [("cheapest near-optimal", cheapest)]
+    best = parameters_to_plan(study.parameters, names, situation.num_samples)
+    listed = [] if is_best else [("best without the limits", best)]
+    listed.append(("cheapest near-optimal", cheapest))
     listed += [
         (f"best with {name}", _best_with(name, study.evaluations, names, situation.num_samples))
         for name in best_of_other_optimizers(plan, study.evaluations)

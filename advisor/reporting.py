@@ -5,40 +5,54 @@ from __future__ import annotations
 from pathlib import Path
 
 from advisor.advice import Recommendation, Validation
-from advisor.curves import draw_curve
+from advisor.curves import Knob, draw_curve
+from advisor.fitted_model import load_fitted
 from advisor.observations import ProbeData
+from advisor.probe_checks import ProbesDiverged, TooFewProbes
 from advisor.report import Report, write_report
-from advisor.risk_model import RiskModel
 from advisor.run_ids import program_version
 from advisor.what_if import WhatIf
 from advisor.workspace import VALIDATION_NAME, Workspace
 
-MODEL_NAME = "risk_model.json"
+KNOBS: tuple[Knob, ...] = ("learning_rate", "coefficient", "steps")
+MOST_NAMED = 6  # tasks named in a title; more are counted
 
 
 def write_workspace_report(ws: Workspace, probes: ProbeData, recommendation: Recommendation) -> Path:
     """Write the report of everything that is there; returns the page's path."""
-    model = RiskModel.from_json(ws.run.read_json(MODEL_NAME))
-    ask = WhatIf(model=model, goal=ws.goal)
+    ask = _fitted(ws)
     validation = (
         Validation.from_json(ws.run.read_json(VALIDATION_NAME)["validation"]) if ws.run.has(VALIDATION_NAME) else None
     )
     return write_report(
         ws.run,
         Report(
-            title=ws.run.label,
+            title=title_of(ws),
             run_id=ws.run.id,
             recommendation=recommendation,
             constants=probes.constants,
             validation=validation,
             cost=ws.costs(),
             seconds=ws.seconds(),
-            curves=(
-                draw_curve(ask, recommendation.plan, "learning_rate"),
-                draw_curve(ask, recommendation.plan, "coefficient"),
-                draw_curve(ask, recommendation.plan, "steps"),
-            ),
+            curves=() if ask is None else tuple(draw_curve(ask, recommendation.plan, knob) for knob in KNOBS),
             probes=probes,
             made_by=f"merge-advisor {program_version()}",
         ),
     )
+
+
+def _fitted(ws: Workspace) -> WhatIf | None:
+    """The run's model; ``None`` where its probes allow none, and the advice is refused."""
+    try:
+        return WhatIf(model=load_fitted(ws.run, ws.project).model, goal=ws.goal)
+    except (ProbesDiverged, TooFewProbes):
+        return None
+
+
+def title_of(ws: Workspace) -> str:
+    """What the report is about: the name people gave the run, else tasks and backbone."""
+    if ws.run.label != ws.run.id:
+        return ws.run.label
+    names = list(ws.project.tasks)
+    tasks = ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} tasks"
+    return f"Merging {tasks} on {ws.project.backbone.name}"

@@ -15,6 +15,7 @@ from advisor.baselines import (
     selection_cost,
     train_jointly,
 )
+from advisor.diverging import DIVERGED_PURPOSE
 from advisor.experts import expert_seed
 from advisor.validation import judge, measure_models, open_tests, validation_risks
 from advisor.workspace import BEFORE_ADVICE, RANGE_TEST_NAME, Workspace
@@ -30,7 +31,7 @@ def validate_advice(
         RunInterrupted: between two training steps; finished contenders are made again, being deterministic.
     """
     costs = ws.costs()
-    advised_cost = sum(costs.get(name, 0.0) for name in BEFORE_ADVICE) + costs.get("experts", 0.0)
+    advised_cost = sum(costs.get(name, 0.0) for name in (*BEFORE_ADVICE, DIVERGED_PURPOSE, "experts"))
     advised = Contender(
         name="advised merge",
         weights=merged,

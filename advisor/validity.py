@@ -10,7 +10,7 @@ the condition is listed with ``certain=False`` instead of being passed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from advisor.bound import BoundConstants, Form, Growth, worst_case
@@ -108,17 +108,17 @@ def _longest(recipe: Recipe) -> float:
 
 
 def _steps(c: BoundConstants, plan: Plan, situation: Situation) -> Broken:
-    smoothness = dict(zip(c.names, c.task_smoothness.tolist(), strict=True))
+    longest = {name: _longest(recipe) for name, recipe in plan.recipes.items()}
+    heavy = _tasks_where(plan, lambda r: r.momentum > 0)
     if situation.growth == "convex":
         limit = 2 / c.smoothness
-        for name, recipe in plan.recipes.items():
-            if _longest(recipe) > limit:
-                yield BrokenAssumption(
-                    name="step_too_long_for_convex_growth",
-                    sentence=f"{name}: the longest step eta*a_k={_longest(recipe):.3g} exceeds 2/L={limit:.3g}, "
-                    "so g = 1 + eta L a_k is used instead of g = 1",
-                )
-        heavy = _tasks_where(plan, lambda r: r.momentum > 0)
+        over = [name for name, step in longest.items() if step > limit]
+        if over:
+            yield BrokenAssumption(
+                name="step_too_long_for_convex_growth",
+                sentence=f"the longest step eta*a_k={_range(longest[n] for n in over)} exceeds 2/L={limit:.3g} "
+                f"({', '.join(over)}), so g = 1 + eta L a_k is used instead of g = 1",
+            )
         if heavy:
             yield BrokenAssumption(
                 name="momentum_in_convex_growth",
@@ -131,13 +131,22 @@ def _steps(c: BoundConstants, plan: Plan, situation: Situation) -> Broken:
                 "g = 1 asks for a loss that is convex in the moving weights for every sample; a deep network's is not",
                 situation.convex_loss is False,
             )
-    for name, recipe in plan.recipes.items():
-        if _longest(recipe) * smoothness[name] > 1 or recipe.momentum > 0:
-            yield BrokenAssumption(
-                name="no_displacement_by_descent",
-                sentence=f"{name}: the longest step eta*a_k={_longest(recipe):.3g} against 1/L_i="
-                f"{1 / smoothness[name]:.3g} and momentum {recipe.momentum:g} leave only the growing form of d_i",
-            )
+    limits = {name: 1 / value for name, value in zip(c.names, c.task_smoothness.tolist(), strict=True)}
+    over = [name for name in plan.names if longest[name] > limits[name] or name in heavy]
+    if over:
+        momentum = f" and momentum {plan.recipes[heavy[0]].momentum:g}" if heavy else ""
+        yield BrokenAssumption(
+            name="no_displacement_by_descent",
+            sentence=f"the longest step eta*a_k={_range(longest[n] for n in over)} against 1/L_i="
+            f"{_range(limits[n] for n in over)}{momentum} ({', '.join(over)}) leaves only the growing form of d_i",
+        )
+
+
+def _range(values: Iterable[float]) -> str:
+    """One number, or the smallest and largest of several."""
+    ends = sorted(values)
+    low, high = f"{ends[0]:.3g}", f"{ends[-1]:.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _constants(c: BoundConstants, plan: Plan, situation: Situation) -> Broken:
@@ -148,15 +157,17 @@ def _constants(c: BoundConstants, plan: Plan, situation: Situation) -> Broken:
             sentence=f"L={c.smoothness:.3g} comes from {source}, which is smaller than the Lipschitz constant of every "
             "sample's gradient that the theorem asks for",
         )
-    for i, name in enumerate(c.names):
-        square = c.gradient_variance[i] + c.initial_gradient_norm[i] ** 2
-        most = 2 * c.smoothness * c.initial_risk[i]
-        if square > most:
-            yield BrokenAssumption(
-                name="self_bounding_fails",
-                sentence=f"{name}: sigma^2 + G^2={square:.3g} exceeds 2 L F_i(x0)={most:.3g}, impossible for a "
-                f"non-negative loss: L={c.smoothness:.3g} is too small",
-            )
+    square = c.gradient_variance + c.initial_gradient_norm**2
+    most = 2 * c.smoothness * c.initial_risk
+    over = [i for i in range(len(c.names)) if square[i] > most[i]]
+    if over:
+        worst = max(over, key=lambda i: square[i] / most[i])
+        yield BrokenAssumption(
+            name="self_bounding_fails",
+            sentence=f"{c.names[worst]}: sigma^2 + G^2={square[worst]:.3g} exceeds 2 L F_i(x0)={most[worst]:.3g}, "
+            f"impossible for a non-negative loss: L={c.smoothness:.3g} is too small"
+            + (f"; so too for {', '.join(c.names[i] for i in over if i != worst)}" if len(over) > 1 else ""),
+        )
     if c.sources:
         yield BrokenAssumption(
             name="constants_at_start_only",
@@ -189,12 +200,12 @@ def _training(c: BoundConstants, plan: Plan, situation: Situation) -> Broken:
         )
     shuffled = _tasks_where(plan, lambda r: r.sampling == "shuffled")
     if shuffled:
-        recipe = plan.recipes[shuffled[0]]
-        samples = recipe.num_samples or int(c.num_samples[c.names.index(shuffled[0])])
+        draws = _range(plan.recipes[n].steps * plan.recipes[n].batch_size for n in shuffled)
+        samples = _range(plan.recipes[n].num_samples or int(c.num_samples[c.names.index(n)]) for n in shuffled)
         yield BrokenAssumption(
             name="shuffled_epochs",
-            sentence=f"shuffled epochs ({', '.join(shuffled)}: K b={recipe.steps * recipe.batch_size} draws from "
-            f"n={samples}) draw without replacement; the theorem is proved for draws with replacement",
+            sentence=f"shuffled epochs ({', '.join(shuffled)}: K b={draws} draws from n={samples}) draw without "
+            "replacement; the theorem is proved for draws with replacement",
         )
     aligned = _tasks_where(plan, lambda r: r.alignment != "none")
     if aligned:
@@ -204,14 +215,18 @@ def _training(c: BoundConstants, plan: Plan, situation: Situation) -> Broken:
             "than those of F_i",
         )
     if situation.form == "paper":
-        for name, recipe, n in zip(plan.names, plan.recipes.values(), c.num_samples, strict=True):
-            samples = int(min(recipe.num_samples or n, n))
-            if recipe.steps > samples * recipe.batch_size:
-                yield BrokenAssumption(
-                    name="paper_form_too_many_steps",
-                    sentence=f"{name}: K={recipe.steps} exceeds n b={samples * recipe.batch_size}, beyond which the "
-                    "paper's form of the stability is no upper bound",
-                )
+        limits = {
+            name: int(min(recipe.num_samples or n, n)) * recipe.batch_size
+            for name, recipe, n in zip(plan.names, plan.recipes.values(), c.num_samples, strict=True)
+        }
+        over = [name for name, recipe in plan.recipes.items() if recipe.steps > limits[name]]
+        if over:
+            yield BrokenAssumption(
+                name="paper_form_too_many_steps",
+                sentence=f"K={_range(plan.recipes[n].steps for n in over)} exceeds n b="
+                f"{_range(limits[n] for n in over)} ({', '.join(over)}), beyond which the paper's form of the "
+                "stability is no upper bound",
+            )
 
 
 _FACTS: tuple[tuple[str, bool, str, str], ...] = (
@@ -242,7 +257,7 @@ _FACTS: tuple[tuple[str, bool, str, str], ...] = (
         "start_fitted_on_training_samples",
         False,
         "start_fitted_on_training_samples",
-        "x0 was fitted on the training samples, so it is not independent of them",
+        "x0 fitted on the training samples is not independent of them",
     ),
     (
         "samples_shared_between_tasks",

@@ -36,7 +36,8 @@ RANGE_TEST_NAME = "range_test.json"
 PROBES_NAME = "probes.jsonl"
 EXPERTS_NAME = "experts.json"
 VALIDATION_NAME = "validation.json"
-COSTED = (HEADS_NAME, CONSTANTS_NAME, RANGE_TEST_NAME, EXPERTS_NAME, VALIDATION_NAME)
+DIVERGED_NAME = "diverged_experts.json"
+COSTED = (HEADS_NAME, CONSTANTS_NAME, RANGE_TEST_NAME, DIVERGED_NAME, EXPERTS_NAME, VALIDATION_NAME)
 BEFORE_ADVICE = ("heads", "constants", "range test", "probes")
 
 

@@ -97,30 +97,33 @@ def record_notes(name: str, record: Mapping[str, Any]) -> list[str]:
 
 
 def shared_samples(records: Mapping[str, Any]) -> list[str]:
-    """One note for each pair of tasks that come from one pool and hold the same samples.
+    """At most two notes on pairs of tasks that come from one pool and hold the same samples, with their numbers.
 
     A sample on which one task trains or chooses and the other tests makes the test figures of the other look better
-    than they are: that is said, with its number.
+    than they are: such pairs are told apart from the others.
     """
-    notes = []
+    apart: list[str] = []
+    crossing: list[str] = []
     names = list(records)
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
             one, two = _samples(records[first]), _samples(records[second])
             common = one.keys() & two.keys()
             crossed = sum(one[name] != two[name] and "test" in (one[name], two[name]) for name in common)
-            if not common:
-                continue
-            said = "none is a test image of one and not of the other"
             if crossed:
-                said = (
-                    f"{crossed} of them are test images of one and not of the other, so test figures may flatter: give "
-                    "both the same split and no limit"
-                )
-            notes.append(
-                f"tasks {first!r} and {second!r} share {len(common)} images ({said}); the theory takes the tasks' "
-                "samples as independent"
-            )
+                told = f"{crossed} of them are test images of one and not of the other"
+                crossing.append(f"{first!r} and {second!r} share {len(common)} images, {told}")
+            elif common:
+                apart.append(f"{first!r} and {second!r} share {len(common)} images")
+    theory = "the theory takes the tasks' samples as independent"
+    notes = (
+        [f"tasks {', '.join(apart)}: none is a test image of one and not of the other, but {theory}"] if apart else []
+    )
+    if crossing:
+        notes.append(
+            f"tasks {'; '.join(crossing)}, so test figures may flatter: give these tasks the same split and no limit; "
+            f"{theory}"
+        )
     return notes
 
 

@@ -38,7 +38,7 @@ class Ask:
 
 @pytest.fixture
 def run(project: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    monkeypatch.setattr(cli_predicting, "fitted", lambda run: Ask())
+    monkeypatch.setattr(cli_predicting, "fitted", lambda run, shell: Ask())
     made = RunDirectory.create("runs", "p", path="mine")
     made.write_json("recommendation.json", samples.recommendation(NAMES).to_json())
     Path("plans.csv").write_text("label,learning_rate,batch_size,steps,learning_rate_high\nmine,0.01,8,20,0.03\n")

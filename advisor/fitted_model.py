@@ -1,0 +1,80 @@
+r"""The risk model of a run: read back, or fitted again from the stored probes where that cannot be.
+
+A fit is a function of ``probe_data.json``, ``measured_merges.json`` (what refits learned), the goal's weights and the
+seed, so a model that is missing, damaged or of another version is no loss: the same program makes the same one again.
+What was advised is kept as it is in ``recommendation.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from advisor.observations import MergeObservation, ProbeData
+from advisor.risk_model import RiskModel
+from advisor.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from advisor.project import Project
+
+MODEL_NAME = "risk_model.json"
+PROBE_DATA_NAME = "probe_data.json"
+MERGES_NAME = "measured_merges.json"
+
+# What reading a model of another shape can raise; damage is found by checksum before.
+OTHER_SHAPE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FittedModel:
+    """A run's fitted model.
+
+    Attributes:
+        model: the model.
+        refitted: why the stored one could not be used; empty if it was.
+    """
+
+    model: RiskModel
+    refitted: str = ""
+
+
+def load_fitted(run: RunDirectory, project: Project) -> FittedModel:
+    """The run's model as stored, else fitted again; nothing is written.
+
+    Raises:
+        ArtefactMissing: if the run has no advice yet.
+        ProbesDiverged, TooFewProbes: if the run's probes allow no fit, which is why its advice is refused.
+    """
+    condition = run.condition(MODEL_NAME)
+    why = f"{MODEL_NAME} is {condition}"
+    if condition == "whole":
+        try:
+            return FittedModel(model=RiskModel.from_json(run.read_json(MODEL_NAME)))
+        except OTHER_SHAPE as error:
+            why = f"{MODEL_NAME} was written by another version ({' '.join(str(error).split())})"
+    elif not run.has("recommendation.json"):
+        run.require(MODEL_NAME)  # says which command makes it
+    probes = ProbeData.from_json(run.read_json(PROBE_DATA_NAME)).with_merges(stored_merges(run))
+    return FittedModel(model=fit_model(probes, project.task_weights(), project.seed), refitted=why)
+
+
+def fit_model(probes: ProbeData, task_weights: Mapping[str, float], seed: int) -> RiskModel:
+    """Fit; the same input gives the same model."""
+    total = sum(task_weights.values())
+    return RiskModel(task_weights={name: value / total for name, value in task_weights.items()}, seed=seed).fit(probes)
+
+
+def stored_merges(run: RunDirectory) -> tuple[MergeObservation, ...]:
+    """Full merges that refits of this run learned from."""
+    if not run.has(MERGES_NAME):
+        return ()
+    return tuple(MergeObservation.from_json(item) for item in run.read_json(MERGES_NAME)["merges"])
+
+
+def store_merges(run: RunDirectory, merges: Sequence[MergeObservation]) -> None:
+    """Keep what a refit learned from; nothing is kept where it learned nothing."""
+    if merges:
+        run.write_json(MERGES_NAME, {"merges": [merge.to_json() for merge in merges]})
+    else:
+        run.discard(MERGES_NAME)

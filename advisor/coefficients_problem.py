@@ -1,0 +1,196 @@
+r"""Experts by file and a project's data, brought together: what every measured merge of a tuning needs.
+
+The project prepares backbone, splits and heads as everywhere (``advisor.preparing``); only training and validation data
+are read, and merges are measured on validation images.  A head that was trained with its expert lies beside it as
+``<expert>-head.safetensors`` and is used in place of the project's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from advisor.coefficients_evidence import concatenated
+from advisor.coefficients_recombining import Recombination, cache_task_vectors
+from advisor.goal import Goal
+from advisor.hand_merging import HEAD_ENDING
+from advisor.merging.sources import Location, Source, open_source
+from advisor.preparing import Prepared, prepare
+from advisor.project import Project, load_project
+from advisor.runs import is_run
+from advisor.workspace import open_workspace
+from estimators.cost import CostMeter
+from estimators.files import write_bytes_atomic
+from estimators.objectives import ClassificationObjective
+from estimators.tasks import LinearHead, Split
+
+FloatArray = NDArray[np.float64]
+CHUNK = 256  # samples a forward pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TuningProblem:
+    """Experts, tasks and samples.
+
+    Attributes:
+        merges: the cached task vectors.
+        heads: task -> its head.
+        samples: task -> the samples that merges are evaluated on.
+        goal: the project's goal.
+        meter: counts forward passes.
+        notes: caveats.
+    """
+
+    merges: Recombination
+    heads: Mapping[str, LinearHead]
+    samples: Mapping[str, Split]
+    goal: Goal
+    meter: CostMeter = field(default_factory=CostMeter)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that heads and samples are of the same tasks as the goal."""
+        if not list(self.heads) == list(self.samples) == list(self.goal.weights):
+            raise ValueError(
+                f"heads {list(self.heads)}, samples {list(self.samples)} and goal {list(self.goal.weights)} must name "
+                "the same tasks in one order"
+            )
+
+    @torch.no_grad()
+    def logits(self, weights: Tensor) -> FloatArray:
+        """Logits of all tasks' samples at merged weights [P], one after another [S]."""
+        parts = []
+        for name, split in self.samples.items():
+            objective = ClassificationObjective(self.merges.backbone, self.heads[name])
+            chunks = [
+                objective.logits(weights, split.inputs[i : i + CHUNK].to(weights.device)).double().cpu()
+                for i in range(0, len(split), CHUNK)
+            ]
+            self.meter.add(forwards=len(split))
+            parts.append(torch.cat(chunks).numpy())
+        return concatenated(parts)
+
+    def pull(self, weights: Tensor, slope: FloatArray) -> FloatArray:
+        """Gradient with respect to coefficients [D] of a function of the logits whose gradient is ``slope`` [S]."""
+        point = weights.detach().clone().requires_grad_(True)
+        start = 0
+        for name, split in self.samples.items():
+            objective = ClassificationObjective(self.merges.backbone, self.heads[name])
+            classes = self.heads[name].num_classes
+            for i in range(0, len(split), CHUNK):
+                out = objective.logits(point, split.inputs[i : i + CHUNK].to(weights.device))
+                piece = torch.as_tensor(slope[start : start + out.numel()], dtype=out.dtype).view(-1, classes)
+                torch.autograd.backward(out, piece.to(out.device))
+                start += out.numel()
+            self.meter.add(gradients=len(split))
+        assert point.grad is not None
+        return self.merges.project(point.grad)
+
+
+def open_problem(
+    base: Location,
+    experts: Mapping[str, Location],
+    data: Path | str | Project,
+    *,
+    device: str | None = None,
+    seed: int | None = None,
+) -> TuningProblem:
+    """Prepare a project (or read a prepared run) and cache the experts' task vectors.
+
+    Raises:
+        IncompatibleCheckpoints: base or experts do not fit the project's backbone.
+        ValueError: the experts have no task in the project, or the project does not fit its data.
+    """
+    base_state = read_state(base, "base")
+    states = {name: read_state(location, f"expert {name!r}") for name, location in experts.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        meter = CostMeter()
+        project, prepared = _prepare(data, base, base_state, Path(scratch), meter, device, seed)
+        weights = project.task_weights()
+        absent = [name for name in weights if name not in states]
+        if absent:
+            raise ValueError(
+                f"tasks {absent} of the project have no expert of that name among {list(states)}; name the experts "
+                "like their tasks, or leave those tasks out of the project"
+            )
+        merges = cache_task_vectors(prepared.backbone, base_state, states)
+        heads, notes = {}, list(prepared.notes)
+        for task in prepared.tasks:
+            own = _own_head(experts[task.name], task.fitted_head())
+            heads[task.name] = own or task.fitted_head()
+            if own is not None:
+                notes.append(f"task {task.name!r}: the head that lies beside its expert is used")
+        objective = project.objective
+        return TuningProblem(
+            merges=merges,
+            heads=heads,
+            samples={task.name: task.validation for task in prepared.tasks},
+            goal=Goal(weights=weights, kind=objective.goal, max_drop=objective.max_drop),
+            notes=tuple(notes),
+        )
+
+
+def read_state(location: Location, place: str) -> dict[str, Tensor]:
+    """A whole checkpoint as torch tensors on the CPU."""
+    source: Source = open_source(location, place=place)
+    state = {}
+    for name, info in source.tensors.items():
+        raw = source.read(name, 0, info.size)
+        if info.dtype == "BF16":
+            tensor = torch.from_numpy(np.array(raw).view(np.int16)).view(torch.bfloat16)
+        else:
+            tensor = torch.from_numpy(np.array(raw))
+        state[name] = tensor.reshape(info.shape)
+    return state
+
+
+def _prepare(
+    data: Path | str | Project,
+    base: Location,
+    state: Mapping[str, Tensor],
+    scratch: Path,
+    meter: CostMeter,
+    device: str | None,
+    seed: int | None,
+) -> tuple[Project, Prepared]:
+    """A run as it is; a project around the given base."""
+    if isinstance(data, Path | str) and is_run(Path(str(data))):
+        ws = open_workspace(Path(str(data)), device=device)
+        with ws.session("merge"):
+            return ws.project, ws.prepared
+    project = data if isinstance(data, Project) else load_project(Path(str(data)))
+    checkpoint = scratch / "base.safetensors"
+    contiguous = {name: value.contiguous().clone() for name, value in state.items()}
+    write_bytes_atomic(checkpoint, safetensors.torch.save(contiguous))
+    given = project.backbone.model_copy(
+        update={"checkpoint": str(checkpoint), "pretrained": False, "map_keys": "strict"}
+    )
+    changes = {"backbone": given} | ({} if seed is None else {"seed": seed})
+    around = project.model_copy(update=changes)
+    around._origin = project._origin
+    return around, prepare(around, scratch / "run", device=device, meter=meter)
+
+
+def _own_head(location: Location, fitted: LinearHead) -> LinearHead | None:
+    if not isinstance(location, Path | str):
+        return None
+    path = Path(location)
+    beside = path.with_name(path.stem + HEAD_ENDING)
+    if path.suffix != ".safetensors" or not beside.is_file():
+        return None
+    tensors = safetensors.torch.load_file(beside)
+    head = LinearHead(weight=tensors["weight"], bias=tensors["bias"])
+    if head.weight.shape != fitted.weight.shape:
+        raise ValueError(
+            f"head {beside.name!r} has shape {tuple(head.weight.shape)}, the project's task needs "
+            f"{tuple(fitted.weight.shape)}; move it away or repair the project's data"
+        )
+    return head

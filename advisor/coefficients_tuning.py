@@ -1,0 +1,305 @@
+r"""One tuning on data, from the design's merges to the verdicts (``advisor.coefficients`` is its door).
+
+design       x_0; each expert alone; the simple average; what the weights suggest
+evidence     labels, the experts' opinions (their own logits come from the design), or both
+search       task-wise, for each operator compared; then layer groups where they were asked for
+verdicts     the chosen merge without each expert, intervals, predictions for new samples
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.coefficients import LAYER_STEPS, LINEAR, METHODS, OPERATOR_MERGES, TOLERANCE, Settings
+from advisor.coefficients_evidence import Criterion, TaskEvidence, agreeing, labelled, partly_labelled
+from advisor.coefficients_intervals import Uncertainty, sampling_error
+from advisor.coefficients_layers import LayerOutcome, descend_layers
+from advisor.coefficients_prior import prior_coefficients
+from advisor.coefficients_problem import TuningProblem
+from advisor.coefficients_recombining import layer_groups
+from advisor.coefficients_result import Source, TunedCoefficients
+from advisor.coefficients_search import SearchOutcome, search_merges
+from advisor.coefficients_study import MeasuredStudy
+from advisor.coefficients_verdicts import NEGLIGIBLE, MeasuredModels, describe
+from advisor.merging.registry import build_operator
+from advisor.progress import Progress, silent
+
+FloatArray = NDArray[np.float64]
+RISK_WORDS = {
+    "validation": "risk on the validation labels",
+    "few labels": "labels where they are known, disagreement with the experts elsewhere",
+    "unlabelled": "disagreement with each task's expert, no label seen",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Tuning:
+    """One tuning.
+
+    Attributes:
+        problem: experts, heads, samples.
+        settings: how to tune.
+        study: where the Optuna study is kept.
+        progress: told every measured merge.
+    """
+
+    problem: TuningProblem
+    settings: Settings
+    study: Path | None = None
+    progress: Progress = silent
+    measured: dict[tuple[str, tuple[float, ...]], FloatArray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The experts."""
+        return self.problem.merges.labels
+
+    def run(self) -> TunedCoefficients:
+        """Tune and judge."""
+        criterion = self.criterion()
+        found = self.search(LINEAR, criterion, self.design())
+        outcomes = {LINEAR: found}
+        wanted = METHODS if self.settings.method == "auto" else (self.settings.method,)
+        for method in wanted:
+            if method != LINEAR:
+                outcomes[method] = self.search(method, criterion, self.design_of(method, found))
+        method = self.choose(outcomes, criterion, wanted)
+        layers = self.layers(criterion, outcomes[LINEAR]) if self.settings.granularity == "group" else None
+        return self.conclude(method, outcomes, criterion, layers)
+
+    def measure(self, method: str, row: FloatArray) -> FloatArray:
+        """Logits [S] of a merge; equal questions are answered from memory."""
+        key = (method if row.any() else LINEAR, tuple(np.asarray(row, dtype=np.float64).tolist()))
+        if key not in self.measured:
+            merges = self.problem.merges
+            weights = merges.by_operator(method, row, seed=self.settings.seed, options={})
+            self.measured[key] = self.problem.logits(weights)
+        return self.measured[key]
+
+    def design(self) -> list[FloatArray]:
+        """x_0, each expert alone, the simple average, and what the weights suggest."""
+        count = len(self.names)
+        rows = [np.zeros(count), *np.eye(count), np.full(count, 1 / count)]
+        total = 1.0 if self.settings.simplex else None
+        prior = prior_coefficients(
+            self.problem.merges.gram(),
+            float(self.problem.merges.start.norm()),
+            bounds=self.settings.bounds,
+            total=total,
+        )
+        return [*rows, prior]
+
+    def design_of(self, method: str, linear: SearchOutcome) -> list[FloatArray]:
+        """x_0 and three common scales of an operator, shaped like the best linear merge."""
+        count = len(self.names)
+        usual = build_operator(method, {}).default_coefficient
+        best = linear.merges.rows[linear.merges.best]
+        shape = best / best.mean() if best.mean() > NEGLIGIBLE else np.ones(count)
+        low, high = self.settings.bounds
+        scales = [np.full(count, usual), usual * 0.5 * np.ones(count), usual * 0.5 * shape]
+        return [np.zeros(count), *(np.clip(row, low, high) for row in scales)]
+
+    def criterion(self) -> Criterion:
+        """The goal, from what is known of the samples."""
+        labels = self.settings.labels
+        evidence: dict[str, TaskEvidence] = {}
+        count = len(self.names)
+        for name, split in self.problem.samples.items():
+            known_labels = split.labels.cpu().numpy()
+            classes = self.problem.heads[name].num_classes
+            if labels == "all":
+                evidence[name] = labelled(known_labels, classes)
+                continue
+            own = self.measure(LINEAR, np.eye(count)[self.names.index(name)])
+            teacher = self._part(own, name)
+            if not np.isfinite(teacher).all():
+                raise ValueError(f"expert {name!r} has no finite output on its own task; leave it out")
+            known = self._known(name, known_labels, classes, labels)
+            evidence[name] = partly_labelled(known_labels, known, teacher) if known.any() else agreeing(teacher)
+        plain = Criterion(evidence=evidence, goal=self.problem.goal)
+        drop = self.problem.goal.max_drop
+        if drop is None:
+            return plain
+        initial = plain.risks(self.measure(LINEAR, np.zeros(count)))
+        return dataclasses.replace(plain, limits={name: risk + drop for name, risk in initial.items()})
+
+    def _part(self, values: FloatArray, wanted: str) -> FloatArray:
+        start = 0
+        for name, split in self.problem.samples.items():
+            classes = self.problem.heads[name].num_classes
+            if name == wanted:
+                return values[start : start + len(split) * classes].reshape(-1, classes)
+            start += len(split) * classes
+        raise ValueError(f"task {wanted!r} has no samples; give it some")
+
+    def _known(self, name: str, labels: NDArray[np.int64], classes: int, count: int) -> NDArray[np.bool_]:
+        """Which labels are looked at: so many of each class, drawn by the seed."""
+        digest = hashlib.sha256(f"{self.settings.seed}\0{name}".encode()).digest()
+        rng = np.random.default_rng(list(digest))
+        known = np.zeros(len(labels), dtype=np.bool_)
+        for label in range(classes):
+            known[rng.permutation(np.flatnonzero(labels == label))[:count]] = True
+        return known
+
+    def search(self, method: str, criterion: Criterion, design: list[FloatArray]) -> SearchOutcome:
+        """Find the task-wise coefficients of one operator."""
+        space = self.settings.space(self.names)
+        own = method == LINEAR
+        most = self.settings.max_merges or 6 * len(self.names) + 12
+        most = max(most if own else len(design) + OPERATOR_MERGES, len(design))
+        study = MeasuredStudy(self.study, space, fingerprint=self.fingerprint(), name=method)
+        self.notes += [note for note in study.notes if note not in self.notes]
+
+        def found(row: FloatArray, goal: float, predicted: float) -> None:
+            study.add(row, goal, predicted)
+            self.progress(f"merges by {method}", study.asked, most, goal=goal)
+
+        outcome = search_merges(
+            lambda row: self.measure(method, row),
+            criterion,
+            space,
+            self.problem.merges.gram(),
+            design,
+            max_merges=most,
+            tolerance=TOLERANCE,
+            found=found,
+        )
+        self.progress(f"merges by {method}", most, most)
+        return outcome
+
+    def fingerprint(self) -> str:
+        """Identity of experts and samples."""
+        gram = self.problem.merges.gram()
+        sizes = [(name, len(split)) for name, split in self.problem.samples.items()]
+        text = f"{self.names} {np.round(gram, 6).tolist()} {sizes} {self.settings.labels} {self.settings.seed}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def choose(self, outcomes: dict[str, SearchOutcome], criterion: Criterion, wanted: tuple[str, ...]) -> str:
+        """The operator: task arithmetic unless another is better by more than a standard error."""
+        if LINEAR not in wanted:
+            return wanted[0]
+        chosen = LINEAR
+        for method in wanted:
+            now, other = outcomes[chosen].merges, outcomes[method].merges
+            gain = now.goals[now.best] - other.goals[other.best]
+            if method != chosen and gain > criterion.error(now.values[now.best], other.values[other.best]):
+                chosen = method
+        return chosen
+
+    def layers(self, criterion: Criterion, found: SearchOutcome) -> LayerOutcome:
+        """Layer groups, from the task-wise best."""
+        merges = self.problem.merges
+        grouped = TuningProblem(
+            merges=merges.grouped(layer_groups(merges.backbone)),
+            heads=self.problem.heads,
+            samples=self.problem.samples,
+            goal=self.problem.goal,
+            meter=self.problem.meter,
+        )
+        start = found.merges.rows[found.merges.best]
+        outcome = descend_layers(grouped, criterion, start, bounds=self.settings.bounds, max_steps=LAYER_STEPS)
+        if not outcome.kept:
+            self.notes.append(
+                "Coefficients for each layer group gained no more than chance would on so many samples: every "
+                "group has the task-wise ones."
+            )
+        return outcome
+
+    def conclude(
+        self, method: str, outcomes: dict[str, SearchOutcome], criterion: Criterion, layers: LayerOutcome | None
+    ) -> TunedCoefficients:
+        """Verdicts on the chosen merge."""
+        found = outcomes[method]
+        merges = found.merges
+        row = merges.rows[merges.best]
+        values = merges.values[merges.best]
+        groups, by_tensor = {}, {}
+        uncertain = self.uncertainty(found, criterion, row)
+        if layers is not None and layers.kept:
+            grouped = self.problem.merges.grouped(layer_groups(self.problem.merges.backbone))
+            values = self.problem.logits(grouped.weights(layers.row))
+            cells = layers.row.reshape(len(grouped.groups), -1)
+            groups = {
+                name: dict(zip(self.names, cells[k].tolist(), strict=True)) for k, name in enumerate(grouped.groups)
+            }
+            by_tensor = grouped.by_tensor(layers.row)
+        models = self.models(method, criterion, row, values)
+        tasks = models.outcomes(uncertain.optimism)
+        source = self.source()
+        low, high = uncertain.interval(row, *((0.0, 1.0) if self.settings.simplex else self.settings.bounds))
+        return TunedCoefficients(
+            source=source,
+            method=method,
+            coefficients=dict(zip(self.names, row.tolist(), strict=True)),
+            intervals=dict(zip(self.names, zip(low.tolist(), high.tolist(), strict=True), strict=True)),
+            groups=groups,
+            tensor_coefficients=by_tensor,
+            tasks=tasks,
+            disturbance=models.disturbance(),
+            leave_out=models.leave_out(),
+            merge=models.is_worth_merging(),
+            verdicts=describe(models, tasks, RISK_WORDS[source]),
+            notes=(*self.problem.notes, *self.notes, *self.caveats(found, row)),
+            methods={name: outcome.merges.goals[outcome.merges.best] for name, outcome in outcomes.items()},
+            merges=len(self.measured) + (layers.steps if layers else 0),
+            units=self.problem.meter.units,
+            rows=np.stack(merges.rows),
+            goals=np.array(merges.goals),
+            foretold=np.array(merges.predicted),
+            converged=found.converged,
+        )
+
+    def uncertainty(self, found: SearchOutcome, criterion: Criterion, row: FloatArray) -> Uncertainty:
+        """Sampling error of the coefficients; those at a bound are held there for the optimism."""
+        low, high = (0.0, 1.0) if self.settings.simplex else self.settings.bounds
+        free = ((row > low + NEGLIGIBLE) & (row < high - NEGLIGIBLE)).astype(np.float64)
+        return sampling_error(found.surrogate, criterion, row, free)
+
+    def models(self, method: str, criterion: Criterion, row: FloatArray, values: FloatArray) -> MeasuredModels:
+        """Everything the verdicts compare; measures the merge without each expert that has a part in it."""
+        count = len(self.names)
+        without = {}
+        for i, name in enumerate(self.names):
+            if row[i] > NEGLIGIBLE and count > 1:
+                less = row.copy()
+                less[i] = 0.0
+                without[name] = self.measure(method, less)
+        return MeasuredModels(
+            criterion=criterion,
+            initial=self.measure(LINEAR, np.zeros(count)),
+            experts={name: self.measure(LINEAR, np.eye(count)[i]) for i, name in enumerate(self.names)},
+            merged=values,
+            without=without,
+        )
+
+    def source(self) -> Source:
+        """What the choice rests on."""
+        if self.settings.labels == "all":
+            return "validation"
+        return "few labels" if self.settings.labels else "unlabelled"
+
+    def caveats(self, found: SearchOutcome, row: FloatArray) -> list[str]:
+        """Limits of this tuning, in sentences."""
+        said = []
+        if not found.converged:
+            said.append(f"The search ended at its limit of {len(found.merges.rows)} merges while it was still gaining.")
+        high = 1.0 if self.settings.simplex else self.settings.bounds[1]
+        edge = [name for name, value in zip(self.names, row, strict=True) if value >= high - NEGLIGIBLE]
+        if edge:
+            said.append(
+                f"The coefficients of {', '.join(edge)} are at the upper bound {high:g}; widen it to look beyond."
+            )
+        if self.settings.labels != "all":
+            said.append(
+                "Chosen on unlabelled validation images by agreement with each task's own expert, so an expert's "
+                "errors count as right answers. The heads were fitted beforehand. Figures about these very images are "
+                "transductive; on new images they are not."
+            )
+        return said

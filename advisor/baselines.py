@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from advisor.merged_risks import MergedRisks
+from advisor.merged_risks import MergedRisks, finite_risk
 from advisor.plan import Plan
 from advisor.training import train_runs
 from estimators.cost import FORWARD_UNITS, CostMeter
@@ -37,14 +37,14 @@ class Contender:
 
     Attributes:
         name: what it is, e.g. ``average: FusionBench``.
-        weights: shared weights [P].
+        weights: shared weights [P]; ``None`` if training diverged, which is an outcome to compare too.
         experts: task -> its expert's weights [D] (for trained heads); empty for joint training.
         cost: units of making it.
         note: how it was made.
     """
 
     name: str
-    weights: Tensor
+    weights: Tensor | None
     experts: Mapping[str, Tensor]
     cost: float
     note: str
@@ -107,7 +107,7 @@ def merge_defaults(
         control: asked between steps whether to go on.
 
     Returns:
-        The simple average and the best single lambda; none if an expert diverged.
+        The simple average and the best single lambda; one contender without weights if an expert diverged.
     """
     meter = CostMeter()
     runs = [Run(task=task, recipe=recipe, seed=seed) for task in tasks]
@@ -115,8 +115,10 @@ def merge_defaults(
     done = [r for group in train_runs(objectives, trains, runs, meter=meter, control=control) for r in group]
     if any(result.outcome in ("stopped", "deadline") for result in done):
         raise TrainingInterrupted(f"baseline {name!r} was interrupted: {done[-1].cause}; run the command again")
-    if any(result.outcome == "diverged" for result in done):
-        return []
+    lost = [result for result in done if result.outcome == "diverged"]
+    if lost:
+        note = f"{recipe.describe()}; the expert for {lost[0].run.task} diverged ({lost[0].cause})"
+        return [Contender(name=f"average: {name}", weights=None, experts={}, cost=meter.units, note=note)]
     experts = {result.run.task: result.weights for result in done}
     training = meter.units
     measured = MergedRisks(
@@ -129,7 +131,7 @@ def merge_defaults(
 
     def risk(coefficient: float) -> float:
         evaluations = measured.evaluate(merged(coefficient), experts)
-        return goal({task: value.risk for task, value in evaluations.items()})
+        return goal({task: finite_risk(value.risk) for task, value in evaluations.items()})
 
     best = min(LAMBDA_GRID, key=risk)
     average = 1.0 / len(tasks)
@@ -161,8 +163,8 @@ def train_jointly(
     affordable: float,
     seed: int,
     control: Control | None = None,
-) -> Contender | None:
-    """One model on all tasks at once, with the advised optimizer and rate; ``None`` if it diverged.
+) -> Contender:
+    """One model on all tasks at once, with the advised optimizer and rate; without weights if it diverged.
 
     The batch is N times the recipe's, so that a step sees as much of every task as an expert's step, for as many steps
     as ``affordable`` units pay for.
@@ -174,12 +176,11 @@ def train_jointly(
     result = fine_tune(objective, pool, Run(task="joint", recipe=joint, seed=seed), meter=meter, control=control)
     if result.outcome in ("stopped", "deadline"):
         raise TrainingInterrupted(f"joint training was interrupted: {result.cause}; run the command again")
-    if result.outcome == "diverged":
-        return None
+    is_lost = result.outcome == "diverged"
     return Contender(
         name="joint training",
-        weights=result.weights.to(objective.initial.device),
+        weights=None if is_lost else result.weights.to(objective.initial.device),
         experts={},
         cost=meter.units,
-        note=f"{joint.describe()} on all tasks at once",
+        note=f"{joint.describe()} on all tasks at once" + (f"; diverged ({result.cause})" if is_lost else ""),
     )

@@ -114,11 +114,23 @@ def _run(shell: Shell, ws: Workspace, given: Given) -> dict[str, Any]:
         shell.say(ANYWAY)
         raise Refused({"recommendation": advice.to_json(), "validation": None, "report": str(pipeline.report(ws))})
     validation = pipeline.run_all(ws)
+    advice = _as_trained(shell, ws, advice)
     page = ws.run.path / "report.html"
     if not shell.as_json:
         shell.show([validation_section(validation, with_notes=False), costs_of(ws, advice)])
     shell.say(f"Report: {page}")
     return {"recommendation": advice.to_json(), "validation": validation.to_json(), "report": str(page)}
+
+
+def _as_trained(shell: Shell, ws: Workspace, advice: Recommendation) -> Recommendation:
+    """The advice that was followed in the end: another one than at first where an advised expert diverged."""
+    from advisor.advice import Recommendation
+
+    followed = Recommendation.from_json(ws.run.read_json("recommendation.json"))
+    if followed.plan != advice.plan:
+        shell.say("An advised expert diverged; with that known the advice was made again, and followed:")
+        show_advice(shell, followed)
+    return followed
 
 
 def _probe(shell: Shell, ws: Workspace, given: Given) -> dict[str, Any]:

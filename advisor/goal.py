@@ -58,7 +58,8 @@ class Goal:
         shares = np.array(list(self.shares.values()))
         if self.kind == "worst":
             return np.asarray(np.where(shares > 0, risks, -np.inf).max(axis=1))
-        return np.asarray(risks @ shares)
+        # a task of weight 0 does not count, however far it is lost: 0 * inf would be NaN
+        return np.asarray(risks[:, shares > 0] @ shares[shares > 0])
 
     def violation(self, risks: FloatArray, initial: FloatArray) -> FloatArray:
         """How far each plan breaks ``max_drop``, [M]; <= 0 where it does not."""

@@ -75,7 +75,7 @@ class MergedRisks:
             start = next(iter(self.objectives.values())).initial
             evaluations = self.evaluate(self.merge(plan, start, alive), alive)
         taus = {name: self.task_vector(name, weights) for name, weights in alive.items()}
-        risks = {name: math.inf if evaluations is None else _finite(evaluations[name].risk) for name in self.splits}
+        risks = {name: math.inf if evaluations is None else finite_risk(evaluations[name].risk) for name in self.splits}
         return MergeObservation(
             plan=plan,
             risks=risks,
@@ -163,7 +163,12 @@ def displacement_trace(result: FineTuned) -> DisplacementTrace | None:
     )
 
 
-def _finite(risk: float) -> float:
+def finite_risk(risk: float) -> float:
+    """A measured risk; NaN, where a model computes no number any more, is infinite.
+
+    >>> finite_risk(0.5), finite_risk(float("nan"))
+    (0.5, inf)
+    """
     return risk if math.isfinite(risk) else math.inf
 
 

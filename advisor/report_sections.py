@@ -5,6 +5,7 @@ Nothing here knows how it will look; names are raw text, for the renderer to esc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from advisor.wording import (
     count_text,
     elasticity_text,
     interval_text,
+    measured_text,
     risk_text,
     signed_text,
     term_text,
@@ -241,8 +243,8 @@ def validation_section(validation: Validation, *, with_notes: bool = True) -> Se
         measured = advised.goal if name == "goal" else advised.risks.get(name)
         held = "–" if measured is None else "yes" if cell.holds(measured) else "no"
         accuracy = advised.accuracies.get(name) if name != "goal" else advised.mean_accuracy
-        shown = "–" if accuracy is None else f"{100 * accuracy:.1f} %"
-        rows.append((name, risk_text(cell.value), interval_text(cell), risk_text(measured), held, shown))
+        shown = "–" if accuracy is None or measured == math.inf else f"{100 * accuracy:.1f} %"
+        rows.append((name, risk_text(cell.value), interval_text(cell), measured_text(measured), held, shown))
     return Section(
         title="Predicted against measured",
         sentences=("Measured on test data, which advice and refits never saw.",),
@@ -267,10 +269,10 @@ def model_table(validation: Validation, *, with_notes: bool = True) -> Table:
     rows = [
         (
             model.name,
-            risk_text(model.goal),
-            *(risk_text(model.risks.get(task)) for task in tasks),
-            risk_text(model.worst_risk) if model.kind != "expert" else "",
-            f"{100 * model.mean_accuracy:.1f} %",
+            measured_text(model.goal),
+            *(measured_text(model.risks.get(task)) for task in tasks),
+            measured_text(model.worst_risk) if model.kind != "expert" else "",
+            "–" if model.diverged else f"{100 * model.mean_accuracy:.1f} %",
             count_text(model.cost) if model.cost else "",
             *([model.note] if with_notes else []),
         )

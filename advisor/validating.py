@@ -94,4 +94,4 @@ def make_contenders(ws: Workspace, recommendation: Recommendation, *, budget: fl
     except TrainingInterrupted as error:
         raise ws.interrupts.interruption(ws.interrupts.reason or "stop") from error
     ws.progress("comparison", total, total)
-    return [*found, *([joint] if joint is not None else [])]
+    return [*found, joint]

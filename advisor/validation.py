@@ -20,7 +20,8 @@ from typing import Literal
 
 from advisor.advice import Measured, Predicted
 from advisor.baselines import Contender
-from advisor.merged_risks import MergedRisks, with_head
+from advisor.merged_risks import MergedRisks, finite_risk, with_head
+from advisor.wording import measured_text
 from estimators.cost import CostMeter
 from estimators.objectives import ClassificationObjective, evaluate
 from estimators.splits import open_test
@@ -65,7 +66,7 @@ def measure_models(
             Measured(
                 name=f"expert: {task}",
                 kind="expert",
-                risks={task: own.risk},
+                risks={task: finite_risk(own.risk)},
                 accuracies={task: own.accuracy},
                 goal=None,
                 cost=0.0,
@@ -80,8 +81,20 @@ def measure_models(
 def _measured(
     contender: Contender, kind: Literal["advised", "joint", "baseline"], risks: MergedRisks, goal: GoalFunction
 ) -> Measured:
+    if contender.weights is None:
+        lost = dict.fromkeys(risks.splits, math.inf)
+        nothing = dict.fromkeys(risks.splits, 0.0)
+        return Measured(
+            name=contender.name,
+            kind=kind,
+            risks=lost,
+            accuracies=nothing,
+            goal=goal(lost),
+            cost=contender.cost,
+            note=contender.note,
+        )
     evaluations = risks.evaluate(contender.weights, contender.experts)
-    values = {task: value.risk for task, value in evaluations.items()}
+    values = {task: finite_risk(value.risk) for task, value in evaluations.items()}
     return Measured(
         name=contender.name,
         kind=kind,
@@ -101,8 +114,11 @@ def validation_risks(
     meter: CostMeter | None = None,
 ) -> dict[str, float]:
     """Risk of the advised merge on validation data, which a refit may use."""
+    assert advised.weights is not None  # it was merged
     return {
-        task: evaluate(objectives[task], with_head(advised.weights, advised.experts.get(task)), split, meter=meter).risk
+        task: finite_risk(
+            evaluate(objectives[task], with_head(advised.weights, advised.experts.get(task)), split, meter=meter).risk
+        )
         for task, split in splits.items()
     }
 
@@ -120,7 +136,7 @@ def judge(
         (
             "gain",
             "pass" if advised.goal < pretrained.goal else "fail",
-            f"goal risk {advised.goal:.3f} after merging, {pretrained.goal:.3f} before",
+            f"goal risk {measured_text(advised.goal)} after merging, {measured_text(pretrained.goal)} before",
         ),
         ("baselines", *_baseline_verdict(advised.goal, models)),
         ("tasks", *_task_verdict(advised, predicted)),
@@ -128,7 +144,10 @@ def judge(
 
 
 def _interval_verdict(measured: float, predicted: Predicted) -> tuple[Verdict, str]:
-    text = f"measured {measured:.3f}, predicted {predicted.value:.3f} [{predicted.low:.3f}, {predicted.high:.3f}]"
+    promised = f"{predicted.value:.3f} [{predicted.low:.3f}, {predicted.high:.3f}]"
+    text = f"measured {measured_text(measured)}, predicted {promised}"
+    if math.isinf(measured):
+        return "fail", text
     if predicted.holds(measured):
         return "pass", text
     margin = (predicted.high - predicted.low) / 2
@@ -141,8 +160,8 @@ def _baseline_verdict(measured: float, models: Sequence[Measured]) -> tuple[Verd
     if not rivals:
         return "warn", "no default recipe could be measured"
     best = min(rivals, key=lambda name: rivals[name])
-    text = f"advised {measured:.3f}; best default at equal cost: {best} {rivals[best]:.3f}"
-    if measured <= rivals[best]:
+    text = f"advised {measured_text(measured)}; best default at equal cost: {best} {measured_text(rivals[best])}"
+    if measured <= rivals[best] and math.isfinite(measured):
         return "pass", text
     averages = [value for name, value in rivals.items() if name.startswith("average")]
     return ("warn" if measured <= min(averages, default=math.inf) else "fail"), text

@@ -47,6 +47,15 @@ def risk_text(value: float | None) -> str:
     return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.3f}"
 
 
+def measured_text(value: float | None) -> str:
+    """A measured risk; one that is infinite was not measured but lost.
+
+    >>> measured_text(0.12345), measured_text(float("inf")), measured_text(None)
+    ('0.123', 'diverged', '–')
+    """
+    return "diverged" if value == math.inf else risk_text(value)
+
+
 def interval_text(cell: Predicted) -> str:
     """An interval.
 

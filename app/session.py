@@ -16,10 +16,11 @@ import streamlit as st
 
 from advisor.advice import Recommendation, Validation
 from advisor.exploring import Explorer
+from advisor.fitted_model import MERGES_NAME, MODEL_NAME, PROBE_DATA_NAME, load_fitted
 from advisor.goal import Goal
 from advisor.observations import ProbeData
 from advisor.project import Project, load_project
-from advisor.risk_model import RiskModel
+from advisor.risk_model import ProbesDiverged, TooFewProbes
 from advisor.run_ids import is_run_id
 from advisor.runs import NotARun, RunDirectory, is_run
 
@@ -123,10 +124,20 @@ def probes_of(run: RunDirectory) -> ProbeData | None:
 
 
 def explorer_of(run: RunDirectory) -> Explorer | None:
-    """The run's stored model, ready for questions."""
-    if run.condition("risk_model.json") == "absent":
-        return None
-    return _explorer(str(run.path), *stamp(run, "risk_model.json"), *stamp(run, "project.yaml"))
+    """The run's fitted model, ready for questions; ``None`` before advice and where the probes allow no fit."""
+    return _fitted(run)[0]
+
+
+def refit_note(run: RunDirectory) -> str:
+    """Why the stored model could not be used and was fitted again; empty if it was used."""
+    return _fitted(run)[1]
+
+
+def _fitted(run: RunDirectory) -> tuple[Explorer | None, str]:
+    names = (MODEL_NAME, PROBE_DATA_NAME, MERGES_NAME, "project.yaml")
+    if run.condition("recommendation.json") == "absent" and run.condition(MODEL_NAME) == "absent":
+        return None, ""
+    return _explorer(str(run.path), tuple(stamp(run, name) for name in names))
 
 
 def goal_of(run: RunDirectory) -> Goal:
@@ -156,8 +167,13 @@ def _probes(path: str, written: int, size: int) -> ProbeData:
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the risk model")
-def _explorer(path: str, written: int, size: int, project_written: int, project_size: int) -> Explorer:
-    return Explorer(_read(path, "risk_model.json", RiskModel.from_json), goal_of(RunDirectory.open(path)))
+def _explorer(path: str, stamps: tuple[tuple[int, int], ...]) -> tuple[Explorer | None, str]:
+    run = RunDirectory.open(path)
+    try:
+        found = load_fitted(run, project_of(run))
+    except (ProbesDiverged, TooFewProbes):  # that is why the advice is refused, and its sentence says so
+        return None, ""
+    return Explorer(found.model, goal_of(run)), found.refitted
 
 
 def _read(path: str, name: str, decode: Callable[[dict[str, Any]], Value]) -> Value:
@@ -166,8 +182,7 @@ def _read(path: str, name: str, decode: Callable[[dict[str, Any]], Value]) -> Va
     try:
         return decode(content)
     except (KeyError, TypeError) as error:
-        made_with = "recommendation.json" if name == "risk_model.json" else name  # they are made by one step
         raise ValueError(
             f"{name} of run {Path(path).name!r} is not in the form of this version ({type(error).__name__}: {error}); "
-            f"delete {made_with} and go on with the run: it is made again"
+            f"delete {name} and go on with the run: it is made again"
         ) from None

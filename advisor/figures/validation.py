@@ -24,6 +24,7 @@ from advisor.figures.style import (
     plain,
     styled,
 )
+from advisor.wording import measured_text
 
 KIND_LOOKS = {
     "advised": (MEASURED, "/"),
@@ -89,7 +90,7 @@ def compared_models(validation: Validation, measure: Literal["risk", "accuracy"]
             x=finite([value]),
             y=[plain(model.name)],
             orientation="h",
-            text=[f"{value:.3f}"],
+            text=["diverged" if model.diverged else measured_text(value)],
             textposition="outside",
             cliponaxis=False,
             marker=bar_marker(color, pattern),
@@ -104,7 +105,7 @@ def compared_models(validation: Validation, measure: Literal["risk", "accuracy"]
     )
     figure.update_xaxes(range=[0, 1.15 * longest])  # room for the numbers behind the bars
     figure.update_yaxes(title_text="model", type="category")
-    ranked = ", ".join(f"{model.name} {_measure(model, is_risk):.3f}" for model in reversed(models))
+    ranked = ", ".join(f"{model.name} {measured_text(_measure(model, is_risk))}" for model in reversed(models))
     return Drawn(figure, f"Bars: {title.lower()}, best first: {ranked}.")
 
 
@@ -121,9 +122,9 @@ def _risks(model: Measured, names: list[str]) -> list[float]:
 def _alt(predicted: dict[str, Predicted], advised: Measured) -> str:
     measured = dict(zip(predicted, _risks(advised, list(predicted)), strict=True))
     held = [name for name, cell in predicted.items() if cell.holds(measured[name])]
-    goal = predicted["goal"]
+    goal, found = predicted["goal"], measured_text(measured["goal"])
     return (
         f"Predicted against measured risk of the advised merge. Goal: predicted {goal.value:.3f} "
-        f"[{goal.low:.3f}, {goal.high:.3f}], measured {measured['goal']:.3f}. The interval holds the measured value "
-        f"for {len(held)} of {len(predicted)}" + (f": {', '.join(held)}." if held else ".")
+        f"[{goal.low:.3f}, {goal.high:.3f}], measured {found}. The interval holds the measured value for "
+        f"{len(held)} of {len(predicted)}" + (f": {', '.join(held)}." if held else ".")
     )

@@ -39,11 +39,17 @@ def page() -> None:
     if run is None:
         return
     explorer, advice = session.explorer_of(run), session.recommendation_of(run)
+    if advice is not None and explorer is None:
+        st.info(f"There is nothing to explore.  {md(advice.sentence)}", icon=":material/info:")
+        way("probe", "See the probes")
+        return
     if explorer is None or advice is None:
         live(run)
         st.info("There is no fitted model yet: probes and advice come first.", icon=":material/info:")
         way("probe", "See the probes")
         return
+    if note := session.refit_note(run):
+        st.caption(md(f"{note}: the model was fitted again from the run's probes; the advice is as it was given."))
     start = explorer.at(advice.plan)
     probes = session.probes_of(run)
     merges = () if probes is None else probes.merges

@@ -61,6 +61,10 @@ def from_run(run: RunDirectory) -> None:
         st.info("This run has no experts yet: they are trained after the advice.", icon=":material/info:")
         way("probe", "Go on with the run")
         return
+    if advice is not None and explorer is None:
+        st.info(f"Nothing can be predicted for other coefficients.  {md(advice.sentence)}", icon=":material/info:")
+        downloads(run)
+        return
     if advice is None or explorer is None:
         live(run)
         return

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -29,3 +31,9 @@ def test_bad_weights_are_refused(weights, message):
 
 def test_an_interval_is_widened_to_its_value_against_rounding():
     assert interval(1.0, 1.0 + 1e-16, 1.0 - 1e-16).holds(1.0)
+
+
+def test_a_task_of_weight_zero_may_be_lost() -> None:
+    goal = Goal(weights={"a": 1.0, "b": 0.0})
+    assert goal.of({"a": 0.5, "b": math.inf}) == 0.5
+    assert goal.of({"a": math.inf, "b": 0.5}) == math.inf

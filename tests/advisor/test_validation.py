@@ -1,10 +1,12 @@
 """Verdicts and baselines, on hand-made figures and a tiny network."""
 
+import math
+
 import pytest
 import torch
 
 from advisor.advice import Measured, Predicted
-from advisor.baselines import LAMBDA_GRID, default_recipes, merge_defaults, selection_cost, train_jointly
+from advisor.baselines import LAMBDA_GRID, Contender, default_recipes, merge_defaults, selection_cost, train_jointly
 from advisor.goal import Goal
 from advisor.validation import judge, measure_models
 from estimators.objectives import ClassificationObjective
@@ -81,8 +83,32 @@ def test_defaults_are_merged_by_average_and_by_the_best_lambda_on_validation_dat
     assert by_name["joint training"].kind == "joint"
 
 
-def test_a_default_that_diverges_has_no_contender():
+def test_a_default_that_diverges_is_compared_as_lost():
     backbone, tasks = problem()
     objectives = {n: ClassificationObjective(backbone, t.fitted_head()) for n, t in tasks.items()}
     recipe = Recipe(learning_rate=1e38, batch_size=10, steps=40, weight_decay=1.0)
-    assert merge_defaults("d", recipe, tasks, objectives, goal=lambda risks: 0.0, seed=0) == []
+    goal = Goal(weights=dict.fromkeys(tasks, 1.0))
+    (lost,) = merge_defaults("d", recipe, tasks, objectives, goal=goal.of, seed=0)
+    joint = train_jointly(recipe, tasks, objectives, goal.shares, affordable=1000.0, seed=0)
+    assert lost.weights is joint.weights is None
+    assert lost.cost > 0
+    assert "diverged" in lost.note
+    assert "diverged" in joint.note
+    start = Contender(name="advised", weights=backbone.initial, experts={}, cost=0.0, note="")
+    tests = {name: task.validation for name, task in tasks.items()}
+    models = {m.name: m for m in measure_models(start, [lost, joint], objectives, tests, goal=goal.of)}
+    for name in ("average: d", "joint training"):
+        assert models[name].diverged
+        assert models[name].goal == math.inf
+    assert not models["advised"].diverged
+
+
+def test_an_advised_merge_that_is_lost_fails_every_verdict_in_words():
+    wide = (0.5, 0.4, math.inf)
+    found = verdicts(math.inf, predicted=wide, rivals=[("average: d", math.inf)])
+    assert (found["interval"], found["gain"]) == ("fail", "fail")
+    assert found["baselines"] != "pass"
+    models = [model("advised", math.inf), model("pretrained", 1.0)]
+    p = Predicted(value=0.5, low=0.4, high=0.6)
+    texts = {name: text for name, _, text in judge(models, {"a": p, "b": p}, p)}
+    assert texts["gain"] == "goal risk diverged after merging, 1.000 before"

@@ -1,9 +1,13 @@
 """Every page on a run in every state: it shows what is there, says what is not, and never fails."""
 
+import dataclasses
+import math
 from pathlib import Path
 
 import pytest
 
+from advisor.advice import Recommendation
+from advisor.observations import ProbeData
 from advisor.runs import RunDirectory
 from tests.app.conftest import Open, texts
 
@@ -95,3 +99,46 @@ def test_unknown_run_is_named_and_nothing_breaks(open_page: Open) -> None:
     at = open_page("probe", "20260101-000000-gone")
     assert not at.exception
     assert "There is no run" in texts(at)
+
+
+@pytest.mark.parametrize("page", ["explore", "validate", "merge"])
+def test_a_model_of_another_version_is_fitted_again(open_page: Open, root: Path, page: str) -> None:
+    run = RunDirectory.open(root / "finished")
+    run.write_json("risk_model.json", {"version": 0})
+    at = open_page(page, "finished")
+    assert not at.exception
+    assert not [error.value for error in at.error]
+    if page == "explore":
+        assert "was written by another version" in texts(at)
+        assert "fitted again" in texts(at)
+
+
+@pytest.mark.parametrize("page", ON_A_RUN)
+def test_a_run_whose_probes_allowed_no_model_says_why(open_page: Open, root: Path, page: str) -> None:
+    run = RunDirectory.open(root / "finished")
+    probes = ProbeData.from_json(run.read_json("probe_data.json"))
+    dead = [dataclasses.replace(m, risks=dict.fromkeys(m.risks, math.inf)) for m in probes.merges]
+    run.write_json("probe_data.json", dataclasses.replace(probes, merges=tuple(dead)).to_json())
+    advice = Recommendation.from_json(run.read_json("recommendation.json"))
+    said = "Don't merge: nothing can be predicted."
+    advice = dataclasses.replace(
+        advice, status="refuse", answer="do_not_merge", sentence=said, pareto=(), alternatives=(), edges={}
+    )
+    run.write_json("recommendation.json", advice.to_json())
+    run.discard("risk_model.json")
+    at = open_page(page, "finished")
+    assert not at.exception
+    assert not [error.value for error in at.error if "nothing can be predicted" not in str(error.value)]
+    if page in ("recommend", "explore"):
+        assert "nothing can be predicted" in texts(at)
+
+
+def test_models_that_diverged_are_named_so(open_page: Open, root: Path) -> None:
+    run = RunDirectory.open(root / "finished")
+    stored = run.read_json("validation.json")
+    stored["validation"]["models"][-1]["risks"]["a"] = None
+    stored["validation"]["models"][-1]["goal"] = None
+    run.write_json("validation.json", stored)
+    at = open_page("validate", "finished")
+    assert not at.exception
+    assert "diverged" in texts(at)

@@ -1,6 +1,10 @@
+import dataclasses
+import math
+
 import pytest
 
 from advisor.figures import compared_models, predicted_and_measured
+from advisor.report_sections import validation_section
 from tests.advisor import advice_samples as samples
 
 
@@ -28,3 +32,21 @@ def test_models_stand_best_first_from_the_top() -> None:
     assert values == sorted(values)
     with pytest.raises(ValueError, match="measure='loss' must be risk or accuracy"):
         compared_models(samples.validation(), "loss")  # type: ignore[arg-type]
+
+
+def test_models_that_diverged_are_named_so_and_leave_a_gap() -> None:
+    whole = samples.validation()
+    advised, start, *others = whole.models
+    lost = dataclasses.replace(others[-1], risks=dict.fromkeys(samples.NAMES, math.inf), goal=math.inf)
+    dead = dataclasses.replace(advised, risks=dict(advised.risks) | {"low": math.inf}, goal=math.inf)
+    validation = dataclasses.replace(whole, models=(dead, start, *others[:-1], lost))
+    figure, alt = compared_models(validation)
+    bars = {bar.y[0]: bar for bar in figure.data}
+    assert bars[lost.name].text == ("diverged",)
+    assert bars[lost.name].x[0] is None
+    assert f"{lost.name} diverged" in alt
+    assert "measured diverged" in predicted_and_measured(validation)[1]
+    part = validation_section(validation)
+    assert part.tables[0].rows[0][3] == "diverged"
+    assert part.tables[0].rows[0][5] == "–"
+    assert "diverged" in next(row for row in part.tables[1].rows if row[0] == lost.name)

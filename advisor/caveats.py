@@ -24,8 +24,7 @@ def find_caveats(
     *,
     constants: Constants,
     probes: Sequence[Probe],
-    goal: Predicted,
-    initial_goal: float,
+    gain: Predicted,
     extrapolation: float,
     edges_of_space: Iterable[tuple[str, str]],
     range_suggestion: float | None,
@@ -39,8 +38,7 @@ def find_caveats(
         plan: the advised plan.
         constants: measured constants.
         probes: the probes that were run.
-        goal: prediction of the plan.
-        initial_goal: goal risk of x_0.
+        gain: predicted fall of the goal risk below x_0.
         extrapolation: factor beyond the longest probe.
         edges_of_space: (knob, low|high) of knobs on the edge of the search space.
         range_suggestion: learning rate of the range test, or ``None``.
@@ -52,7 +50,7 @@ def find_caveats(
         *_edges(edges_of_space),
         *_extrapolation(extrapolation),
         *_identifiability(constants),
-        *_interval(goal, initial_goal),
+        *_interval(gain),
         *_probes(probes),
         *left_out,
         *_range_test(plan, range_suggestion),
@@ -121,14 +119,14 @@ def _identifiability(constants: Constants) -> list[Caveat]:
     ]
 
 
-def _interval(goal: Predicted, initial_goal: float) -> list[Caveat]:
-    if goal.high < initial_goal:
+def _interval(gain: Predicted) -> list[Caveat]:
+    if gain.low > 0:
         return []
     return [
         Caveat(
             name="gain_uncertain",
-            text=f"The interval [{goal.low:.3f}, {goal.high:.3f}] reaches the pretrained model's {initial_goal:.3f}: "
-            "the merge may be no better.",
+            text=f"The interval of the gain [{gain.low:.3f}, {gain.high:.3f}] reaches 0: the merge may be no "
+            "better than the pretrained model.",
             weight="warning",
         )
     ]

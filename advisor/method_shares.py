@@ -18,6 +18,7 @@ from advisor.plan import FloatArray
 from advisor.risk_fit import Fit, MovesOf, Targets, moves_of_all, targets
 from advisor.risk_form import task_risk, unpack
 
+METHOD_SCATTER = 0.03  # of a method against the linear merge of the same experts, in log risk
 METHOD_WIDTH = 0.4  # prior width of a method's log shares of progress and interference
 
 
@@ -33,7 +34,7 @@ def fit_methods(
     parameters = {family: unpack(fit.theta, family) for family, fit in fits.items()}
     for method in sorted({merge.plan.method for merge in merges}):
         group = [merge for merge in merges if merge.plan.method == method]
-        target = targets(group, scales.names)
+        target = targets(group, scales.names, scatter=METHOD_SCATTER, paired=True)
 
         def residuals(
             logs: NDArray[np.float64],

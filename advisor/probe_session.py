@@ -6,14 +6,14 @@ Whether a deadline ended probing early is a decision by wall clock: it is kept i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from advisor.interrupts import RunInterrupted
 from advisor.merged_risks import MergedRisks, displacement_trace
 from advisor.observations import DisplacementTrace, MergeObservation
 from advisor.plan import Plan
-from advisor.probing import MergePoint, Probe, ProbeDesign, next_probe
+from advisor.probing import MergePoint, Probe, ProbeDesign, measured_gain, next_probe
 from advisor.training import train_runs
 from advisor.workspace import PROBES_NAME, Spending, Workspace
 from estimators.cost import FORWARD_UNITS
@@ -47,8 +47,7 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
         try:
             with ws.spending("probes") as spending:
                 first = all(probe.recipe.optimizer != recipe.optimizer for probe in done)
-                points = design.merges(recipe, number=len(done), first=first)
-                probe = run_probe(ws, recipe, risks, points, number=len(done), spending=spending)
+                probe = run_probe(ws, design, recipe, risks, number=len(done), first=first, spending=spending)
         except RunInterrupted as stopped:
             if stopped.reason != "deadline" or len(done) < ENOUGH_PROBES:
                 raise
@@ -70,26 +69,27 @@ def merged_risks(ws: Workspace, samples: int) -> MergedRisks:
 
 def run_probe(
     ws: Workspace,
+    design: ProbeDesign,
     recipe: Recipe,
     risks: MergedRisks,
-    points: Sequence[MergePoint],
     *,
     number: int,
+    first: bool,
     spending: Spending,
 ) -> Probe:
     """Train every task with ``recipe`` and measure its merges.
 
     Args:
         ws: the workspace.
+        design: says what to merge.
         recipe: the probe's recipe.
         risks: evaluates merges; its meter is set to the spending's.
-        points: merges to measure.
         number: position of the probe, which sets its seed.
+        first: whether it is the first of its optimizer.
         spending: counts what it takes.
     """
     seed = stable_seed(ws.project.seed, "probe", number) % 2**31
-    checkpoints = tuple(sorted({point.step for point in points}))
-    runs = [Run(task=name, recipe=recipe, seed=seed, checkpoints=checkpoints) for name in ws.tasks]
+    runs = [Run(task=name, recipe=recipe, seed=seed, checkpoints=design.checkpoints(recipe)) for name in ws.tasks]
     trained: dict[str, FineTuned] = {}
     trains = {name: task.train for name, task in ws.tasks.items()}
     control = ws.interrupts.control
@@ -101,7 +101,11 @@ def run_probe(
     risks.meter = spending.meter
     if number == 0:
         spending.meter.add(forwards=sum(len(split) for split in risks.splits.values()))
-    merges = [measure_at(risks, trained, recipe, point, seed=seed) for point in points]
+    merges: list[MergeObservation] = []
+    done: list[tuple[MergePoint, float]] = []
+    while (point := design.next_merge(recipe, done, number=number, first=first)) is not None:
+        merges.append(measure_at(risks, trained, recipe, point, seed=seed))
+        done.append((point, measured_gain(merges[-1], ws.goal.weights)))
     traces = [trace for result in trained.values() if (trace := displacement_trace(result)) is not None]
     return Probe(
         recipe=recipe,

@@ -1,13 +1,14 @@
 r"""Probes: which short fine-tunes to run, one after another, and what is measured on them.
 
-A probe trains every task with one short recipe and merges the experts at several coefficients, up to
-``LAMBDAS[-1]``: merging short probes with large coefficients shows the interference that long fine-tunes will have, for
-the price of an evaluation.  For each optimizer the rates are bracketed: start at an anchor below the measured edge (a
-quarter of 2/L for SGD), go up by ``RATE_FACTOR`` while merging helps, down while it hurts, then vary the batch size at
-the best rate.
+A probe trains every task with one short recipe and merges the experts at several coefficients: up a ladder while
+merging helps, down while it hurts (``next_coefficient``), since merging short probes with large coefficients shows the
+interference that long fine-tunes will have, for the price of an evaluation; then early, with one expert alone and with
+other methods, at multiples of the best coefficient.  For each optimizer the rates are bracketed in steps of
+``RATE_FACTOR`` around the one whose merges gain most, from an anchor below the measured edge (a quarter of 2/L for
+SGD); then the batch size is varied at the best rate.
 
-``next_probe`` is a pure function of the design and of the probes done, so a resumed session continues as if it had
-never stopped.
+``next_probe`` and ``next_merge`` are pure functions of the design and of what was measured, so a resumed session
+continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ from estimators.cost import FORWARD_UNITS
 from estimators.recipe import DEFAULT_MOMENTUM, Optimizer, Recipe
 
 RATE_FACTOR = math.sqrt(10.0)
-LAMBDAS = (0.35, 1.0, 3.0)
-EARLY_LAMBDAS = (2.0,)  # at a third of the probe's steps
-ALONE_LAMBDA = 1.5  # one expert alone, a different one on each probe: who helps and who hurts whom
-METHOD_LAMBDAS = (0.7, 2.0)  # for each further merge method, on the first probe of each optimizer
+LADDER = (0.04, 0.12, 0.35, 1.0, 3.0)  # coefficients of linear merges at the probe's end ...
+FIRST_RUNG = 2
+RUNGS = 3  # ... of which so many are measured
+# In units of the ladder's best coefficient: at a third of the steps; one expert alone, a different one on each probe
+# (who helps and who hurts whom); each further merge method, on the first probe of each optimizer.  At most ``LARGEST``.
+EARLY_FACTOR = 3.0
+ALONE_FACTOR = 4.0
+METHOD_FACTORS = (1.0, 3.0)
+LARGEST = 3.0
 LINEAR_METHOD = "task_arithmetic"
 PROBES_PER_OPTIMIZER = 5
 ANCHOR_BELOW_EDGE = 4.0  # the first SGD probe runs at 2/L divided by this
@@ -86,7 +92,7 @@ class ProbeDesign:
         The budget divided by ``PROBES_PER_OPTIMIZER`` probes an optimizer, but rather fewer probes than probes so short
         that evaluating them costs more than half of training them.
         """
-        evaluation = (len(LAMBDAS) + len(EARLY_LAMBDAS) + 1) * self.merge_cost()
+        evaluation = (RUNGS + 2) * self.merge_cost()
         share = self.budget / (len(self.rates) * PROBES_PER_OPTIMIZER) - evaluation
         training = max(share, TRAINING_TO_EVALUATION * evaluation)
         longest = max(SHORTEST_PROBE, int(LONGEST_SHARE * self.max_steps))
@@ -97,14 +103,37 @@ class ProbeDesign:
         """Units of evaluating one merge on all tasks."""
         return len(self.tasks) * self.evaluation_samples * FORWARD_UNITS
 
-    def merges(self, recipe: Recipe, *, number: int, first: bool) -> list[MergePoint]:
-        """What to measure on probe ``number``; ``first`` says that it is the first of its optimizer."""
+    def next_merge(
+        self, recipe: Recipe, done: Sequence[tuple[MergePoint, float]], *, number: int, first: bool
+    ) -> MergePoint | None:
+        """What to measure next on a probe, or ``None`` when all is measured.
+
+        Args:
+            recipe: the probe's recipe.
+            done: what was measured on it so far, in order, each with the fall of the goal risk below x_0.
+            number: position of the probe: whose expert is merged alone.
+            first: whether it is the first probe of its optimizer.
+        """
+        scale = coefficient_scale(len(self.tasks))
+        rungs = [(point.coefficient / scale, gain) for point, gain in done[:RUNGS]]
+        coefficient = next_coefficient(rungs)
+        if coefficient is not None:
+            return MergePoint(step=recipe.steps, coefficient=coefficient * scale)
+        best = max(rungs, key=lambda rung: rung[1])[0]
         alone = self.tasks[number % len(self.tasks)]
-        return merges_to_measure(recipe, len(self.tasks), alone=alone, methods=self.methods if first else ())
+        further = further_merges(recipe, len(self.tasks), best=best, alone=alone, methods=self.methods if first else ())
+        return further[len(done) - RUNGS] if len(done) - RUNGS < len(further) else None
+
+    def checkpoints(self, recipe: Recipe) -> tuple[int, ...]:
+        """Steps whose experts are merged."""
+        return tuple(sorted({early_step(recipe), recipe.steps}))
 
     def cost(self, recipe: Recipe, *, first: bool) -> float:
         """Units of one probe: training and its merged evaluations."""
-        return len(self.tasks) * recipe.cost() + len(self.merges(recipe, number=0, first=first)) * self.merge_cost()
+        further = further_merges(
+            recipe, len(self.tasks), best=1.0, alone=self.tasks[0], methods=self.methods if first else ()
+        )
+        return len(self.tasks) * recipe.cost() + (RUNGS + len(further)) * self.merge_cost()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,18 +148,11 @@ class Probe:
 
     def gain(self, weights: Mapping[str, float]) -> float:
         """Largest fall of the goal risk below x_0 over the coefficients tried; -inf if every merge diverged."""
-        return max((_gain(merge, weights) for merge in self.merges), default=-math.inf)
+        return max((measured_gain(merge, weights) for merge in self.merges), default=-math.inf)
 
     def hurts(self, weights: Mapping[str, float]) -> bool:
-        """Whether even the smallest coefficient at the last step is no better than x_0 beyond its noise."""
-        linear = [m for m in self.merges if m.plan.method == LINEAR_METHOD and all(m.plan.coefficients.values())]
-        last = [merge for merge in linear if _steps(merge) == self.recipe.steps] or linear
-        if not last:
-            return True
-        smallest = min(last, key=lambda merge: max(merge.plan.coefficients.values()))
-        total = sum(weights.values())
-        error = math.sqrt(sum((weights[t] / total * smallest.noise[t]) ** 2 for t in smallest.risks))
-        return not _gain(smallest, weights) > -2 * error
+        """Whether merging at the ladder's first coefficient was no better than x_0."""
+        return not self.merges or not measured_gain(self.merges[0], weights) > 0
 
 
 def design_probes(
@@ -236,11 +258,13 @@ def _next_for_optimizer(
         key=lambda p: p.recipe.learning_rate,
     )
     lowest, highest = at_small[0], at_small[-1]
-    if lowest.hurts(weights) and lowest.recipe.learning_rate > low * 1.01:
-        return recipe(max(low, lowest.recipe.learning_rate / RATE_FACTOR), small)
-    if not highest.hurts(weights) and highest.recipe.learning_rate < high / 1.01:
-        return recipe(min(high, highest.recipe.learning_rate * RATE_FACTOR), small)
-    best = max(at_small, key=lambda p: p.gain(weights)).recipe.learning_rate
+    winner = max(at_small, key=lambda p: p.gain(weights))
+    best = winner.recipe.learning_rate
+    down = winner is lowest and (len(at_small) > 1 or winner.hurts(weights))
+    if down and best > low * 1.01:
+        return recipe(max(low, best / RATE_FACTOR), small)
+    if winner is highest and best < high / 1.01:
+        return recipe(min(high, best * RATE_FACTOR), small)
     tried_large = [p for p in probes if p.recipe.batch_size == large]
     if large > small and not tried_large:
         return recipe(best, large)
@@ -250,34 +274,66 @@ def _next_for_optimizer(
     return recipe(below, small) if below >= low / 1.01 else None
 
 
-def merges_to_measure(
-    recipe: Recipe, num_tasks: int, *, alone: str | None = None, methods: Sequence[str] = ()
-) -> list[MergePoint]:
-    """Merges at which a probe's experts are evaluated: linear ones early and late, one expert alone, other methods.
+def next_coefficient(rungs: Sequence[tuple[float, float]]) -> float | None:
+    """The next coefficient of the ladder, given (coefficient, gain) so far; ``None`` after ``RUNGS`` of them.
 
-    Coefficients are scaled down by 4/N from five tasks on, where sums of many task vectors grow.
+    Up while merging helps, down while it hurts; between the two, once it is bracketed.
 
-    >>> [(p.step, p.coefficient) for p in merges_to_measure(Recipe(learning_rate=0.1, batch_size=8, steps=30), 4)]
-    [(10, 2.0), (30, 0.35), (30, 1.0), (30, 3.0)]
+    >>> next_coefficient([]), next_coefficient([(0.35, 0.1)]), next_coefficient([(0.35, -0.1)])
+    (0.35, 1.0, 0.12)
+    >>> round(next_coefficient([(0.35, 0.1), (1.0, -0.2)]), 2)
+    0.59
     """
-    early, last = max(1, recipe.steps // 3), recipe.steps
-    scale = min(1.0, 4.0 / num_tasks)
-    points = [MergePoint(step=early, coefficient=value * scale) for value in EARLY_LAMBDAS if early < last]
-    points += [MergePoint(step=last, coefficient=value * scale) for value in LAMBDAS]
+    if len(rungs) >= RUNGS:
+        return None
+    if not rungs:
+        return LADDER[FIRST_RUNG]
+    last, gain = rungs[-1]
+    better = [value for value, measured in rungs if measured > 0]
+    worse = [value for value, measured in rungs if not measured > 0]
+    if better and worse:
+        return math.sqrt(max(better) * min(worse))
+    rung = min(range(len(LADDER)), key=lambda number: abs(LADDER[number] - last))
+    return LADDER[rung + (1 if gain > 0 else -1)]
+
+
+def early_step(recipe: Recipe) -> int:
+    """The step of a probe's early merge."""
+    return max(1, recipe.steps // 3)
+
+
+def coefficient_scale(num_tasks: int) -> float:
+    """Coefficients of probes are scaled down by 4/N from five tasks on, where sums of many task vectors grow."""
+    return min(1.0, 4.0 / num_tasks)
+
+
+def further_merges(
+    recipe: Recipe, num_tasks: int, *, best: float, alone: str | None = None, methods: Sequence[str] = ()
+) -> list[MergePoint]:
+    """Merges beside the ladder: early, one expert alone, other methods.
+
+    >>> recipe = Recipe(learning_rate=0.1, batch_size=8, steps=30)
+    >>> [(point.step, point.coefficient) for point in further_merges(recipe, 4, best=0.35)]
+    [(10, 1.05)]
+    """
+    early, last = early_step(recipe), recipe.steps
+    scale = coefficient_scale(num_tasks)
+
+    def times(factor: float) -> float:
+        return round(min(LARGEST, factor * best), 6)
+
+    points = [MergePoint(step=early, coefficient=times(EARLY_FACTOR) * scale)] if early < last else []
     if alone is not None and num_tasks > 1:
-        points.append(MergePoint(step=last, coefficient=ALONE_LAMBDA, alone=alone))
+        points.append(MergePoint(step=last, coefficient=times(ALONE_FACTOR), alone=alone))
     return points + [
-        MergePoint(step=last, coefficient=value * scale, method=method)
+        MergePoint(step=last, coefficient=times(factor) * scale, method=method)
         for method in methods
         if method != LINEAR_METHOD
-        for value in METHOD_LAMBDAS
+        for factor in METHOD_FACTORS
     ]
 
 
-def _steps(merge: MergeObservation) -> int:
-    return max(recipe.steps for recipe in merge.plan.recipes.values())
-
-
-def _gain(merge: MergeObservation, weights: Mapping[str, float]) -> float:
+def measured_gain(merge: MergeObservation, weights: Mapping[str, float]) -> float:
+    """Fall of the goal risk below x_0, nats; -inf if the merge diverged."""
     total = sum(weights[task] for task in merge.risks)
     return sum(weights[t] / total * (merge.initial_risks[t] - merge.risks[t]) for t in merge.risks)

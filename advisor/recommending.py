@@ -85,7 +85,7 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
     """Everything about a plan: the best of the study, or another one, which then lists the best as an alternative."""
     is_best = plan == parameters_to_plan(study.parameters, ask.model.scales_.names, situation.num_samples)
     prediction = ask.predict([plan])
-    goal = ask.goals([plan])[0]
+    goal, gain = ask.goals([plan])[0], ask.gain(plan)
     tasks = ask.tasks(plan)
     names = prediction.names
     initial = {name: float(value) for name, value in zip(names, prediction.initial_risk, strict=True)}
@@ -97,8 +97,7 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
         plan,
         constants=situation.constants,
         probes=situation.probes,
-        goal=goal,
-        initial_goal=initial_goal,
+        gain=gain,
         extrapolation=extrapolation,
         edges_of_space=study.edges if is_best else (),
         range_suggestion=situation.range_suggestion,
@@ -106,13 +105,13 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
         left_out=situation.left_out,
         broken_assumptions=situation.broken_assumptions(plan),
     )
-    status = decide_status(initial_goal, goal, extrapolation=extrapolation, caveats=caveats)
+    status = decide_status(initial_goal, gain, extrapolation=extrapolation, caveats=caveats)
     expert_gain = ask.expert_gain(plan)
-    answer = decide_answer(status, merged_gain=max(initial_goal - goal.value, 0.0), expert_gain=expert_gain)
+    answer = decide_answer(status, merged_gain=max(gain.value, 0.0), expert_gain=expert_gain)
     return Recommendation(
         status=status,
         answer=answer,
-        sentence=say(status, answer, plan, goal, initial_goal, caveats),
+        sentence=say(status, answer, plan, goal, gain, initial_goal, caveats),
         plan=plan,
         tasks=tasks,
         goal=goal,
@@ -149,12 +148,21 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
 
 
 def say(
-    status: Status, answer: Answer, plan: Plan, goal: Predicted, initial_goal: float, caveats: Sequence[Caveat]
+    status: Status,
+    answer: Answer,
+    plan: Plan,
+    goal: Predicted,
+    gain: Predicted,
+    initial_goal: float,
+    caveats: Sequence[Caveat],
 ) -> str:
     """The advice in one sentence."""
     recipes = sorted({recipe.describe() for recipe in plan.recipes.values()})
     what = recipes[0] if len(recipes) == 1 else f"{len(recipes)} different recipes"
-    risk = f"{goal.value:.3f} [{goal.low:.3f}, {goal.high:.3f}] against {initial_goal:.3f} for the pretrained model"
+    risk = (
+        f"{goal.value:.3f} [{goal.low:.3f}, {goal.high:.3f}] against {initial_goal:.3f} for the pretrained model, "
+        f"a gain of {gain.value:.3f} [{gain.low:.3f}, {gain.high:.3f}]"
+    )
     if answer == "train_jointly":
         return f"Train jointly instead: interference would eat most of what the experts learn (merged risk {risk})."
     if status == "refuse":

@@ -28,10 +28,10 @@ from advisor.residuals import Residuals
 from advisor.risk_form import KINDS, PRIORS, Moves, family_index, task_risk, unpack
 from advisor.run_luck import OWN, TAIL, RunLuck, places_of, smooth_root
 
-BASE_SCATTER = 0.082
+BASE_SCATTER = 0.122
 EXCESS_SLOPE = 0.245
 EARLY_WEIGHT = 0.429  # gamma: earlier checkpoints say less about long runs
-RUN_WORTH = 3.0
+RUN_WORTH = 1.348
 STEP = 1e-4  # of finite differences in standardised parameters
 WORST_LOG_RISK = 3.0  # a merge thrown further than this above x_0 says no more than that it was thrown
 STRAY = 2.0  # a measured displacement counts up to this factor from the law; beyond it lies the stability edge
@@ -112,8 +112,18 @@ def fit_families(
     return {family: _fit(group, family, moves_of, scales, cosines) for family, group in sorted(groups.items())}
 
 
-def targets(merges: Sequence[MergeObservation], names: Sequence[str]) -> Targets:
-    """Log risk ratios of merges and their weights (module docstring)."""
+def targets(
+    merges: Sequence[MergeObservation], names: Sequence[str], *, scatter: float | None = None, paired: bool = False
+) -> Targets:
+    """Log risk ratios of merges and their weights (module docstring).
+
+    Args:
+        merges: M measured merges.
+        names: the model's tasks.
+        scatter: base scatter in log risk; default ``BASE_SCATTER``.
+        paired: whether luck and error of the form cancel, as between methods on the same experts: all merges count.
+    """
+    base = BASE_SCATTER if scatter is None else scatter
     shape = (len(merges), len(names))
     values, weight = np.zeros(shape), np.zeros(shape)
     steps = np.array([max(recipe.steps for recipe in merge.plan.recipes.values()) for merge in merges], dtype=float)
@@ -123,7 +133,7 @@ def targets(merges: Sequence[MergeObservation], names: Sequence[str]) -> Targets
     for key in keys:
         runs[key] = runs.get(key, 0) + 1
     for row, merge in enumerate(merges):
-        crowd = np.sqrt(max(1.0, runs[keys[row]] / RUN_WORTH))
+        crowd = 1.0 if paired else np.sqrt(max(1.0, runs[keys[row]] / RUN_WORTH))
         for name, risk in merge.risks.items():
             initial = merge.initial_risks[name]
             if np.isfinite(risk):
@@ -131,7 +141,7 @@ def targets(merges: Sequence[MergeObservation], names: Sequence[str]) -> Targets
                 noise = merge.noise[name] / max(risk, 1e-6) if np.isfinite(merge.noise[name]) else 0.0
             else:
                 change, noise = WORST_LOG_RISK, 0.0
-            deviation = np.sqrt(noise**2 + BASE_SCATTER**2 + (EXCESS_SLOPE * max(0.0, change)) ** 2)
+            deviation = np.sqrt(noise**2 + base**2 + (EXCESS_SLOPE * max(0.0, change)) ** 2)
             column = list(names).index(name)
             values[row, column] = change
             weight[row, column] = 1.0 / (deviation * early[row] * crowd)

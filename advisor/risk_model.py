@@ -24,6 +24,7 @@ from advisor.displacement_law import DisplacementLaw
 from advisor.drift_cosines import drift_cosines
 from advisor.elasticities import local_exponents, neighbours
 from advisor.exposure import FAMILIES, Exposure, TaskScales, rows
+from advisor.jump_hazard import JumpHazard
 from advisor.method_shares import fit_methods
 from advisor.observations import MergeObservation, ProbeData
 from advisor.plan import FloatArray, Plan, PlanTable
@@ -31,13 +32,13 @@ from advisor.probe_checks import ContradictoryProbes, ProbesDiverged, TooFewProb
 from advisor.residuals import Residuals
 from advisor.risk_fit import Fit, fit_families, fit_residuals, over_all
 from advisor.risk_form import KINDS, Moves, family_index, task_risk, unpack
-from advisor.risk_prediction import RiskPrediction, distance_beyond, interval, joined, probed_ranges
+from advisor.risk_prediction import CHOSEN_KNOBS, RiskPrediction, distance_beyond, interval, joined, probed_ranges
 from estimators.constants import Constants
 from estimators.recipe import Optimizer, Recipe
 
 __all__ = ["ContradictoryProbes", "ProbesDiverged", "RiskModel", "RiskPrediction", "TooFewProbes"]
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 INITIAL = ("initial_risk", "initial_spread", "initial_samples")
 NUM_DRAWS = 32  # posterior draws behind an interval
 DRAWN_CELLS = 20_000  # risks evaluated at once when drawing
@@ -73,6 +74,7 @@ class RiskModel:
         self.scales_ = TaskScales.from_constants(probes.constants).with_initial(probes.merges)
         self.weights_ = _weights(self.task_weights, self.scales_.names)
         self.displacement_ = DisplacementLaw.fit(probes, self.scales_)
+        self.hazard_ = JumpHazard.fit(probes, self.scales_)
         self.cosines_ = drift_cosines(probes.merges, self.displacement_, self.scales_, probes.constants.num_samples)
         self.fits_: dict[int, Fit] = {}
         linear = [merge for merge in probes.merges if merge.plan.method == "task_arithmetic"]
@@ -107,12 +109,17 @@ class RiskModel:
         form, terms = task_risk(self._parameters(), moves, self.scales_, self.cosines_)
         risk = self.residuals_.correct(form, self._floor(), exposure)
         terms["progress"] = terms["progress"] + risk - form
+        jump, jump_spread = self.hazard_.at(exposure, self.scales_)
+        terms["collapse"] = terms["collapse"] + risk * np.expm1(jump)[:, None]
+        risk = risk * np.exp(jump)[:, None]
         extrapolation = distance_beyond(exposure, self.reach_)
         goal = risk @ self.weights_
         low = high = risk
-        goal_low = goal_high = goal
+        relative = goal / (self.scales_.initial_risk @ self.weights_)
+        goal_low, goal_high, relative_low, relative_high = goal, goal, relative, relative
         if return_interval:
-            low, high, goal_low, goal_high = self._intervals(moves, risk, extrapolation)
+            low, high, goal_low, goal_high, *ends = self._intervals(moves, risk, extrapolation, jump_spread)
+            relative_low, relative_high = ends
         return RiskPrediction(
             names=self.scales_.names,
             task_risk=risk,
@@ -121,8 +128,11 @@ class RiskModel:
             goal=goal,
             goal_low=goal_low,
             goal_high=goal_high,
+            relative_low=relative_low,
+            relative_high=relative_high,
             terms=terms,
             extrapolation=extrapolation,
+            untried=distance_beyond(exposure, self.reach_, CHOSEN_KNOBS),
             initial_risk=self.scales_.initial_risk,
             floor=self._floor(),
             level=self.level,
@@ -175,6 +185,7 @@ class RiskModel:
             "seed": self.seed,
             "constants": self.constants_.to_json(),
             "displacement": self.displacement_.to_json(),
+            "hazard": self.hazard_.to_json(),
             "cosines": self.cosines_.tolist(),
             "fits": {FAMILIES[family]: fit.to_json() for family, fit in self.fits_.items()},
             "method_shares": {name: list(shares) for name, shares in self.method_shares_.items()},
@@ -199,6 +210,7 @@ class RiskModel:
         model.residuals_ = Residuals.from_json(data["residuals"])
         model.weights_ = _weights(model.task_weights, model.scales_.names)
         model.displacement_ = DisplacementLaw.from_json(data["displacement"])
+        model.hazard_ = JumpHazard.from_json(data["hazard"])
         model.cosines_ = np.array(data["cosines"])
         model.fits_ = {FAMILIES.index(name): Fit.from_json(fit) for name, fit in data["fits"].items()}
         model.method_shares_ = {name: (pair[0], pair[1]) for name, pair in data["method_shares"].items()}
@@ -292,24 +304,27 @@ class RiskModel:
             for start in range(0, NUM_DRAWS, chunk)
         ]
         samples = self.residuals_.correct(np.concatenate(parts), self._floor(), moves.exposure)
+        samples = samples * np.exp(self.hazard_.at(moves.exposure, self.scales_)[0])[:, None]
         return samples, samples @ self.weights_
 
     def _intervals(
-        self, moves: Moves, risk: FloatArray, extrapolation: FloatArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Interval ends of tasks and goal: parameter draws and the form's own scatter, in log risk."""
+        self, moves: Moves, risk: FloatArray, extrapolation: FloatArray, jump_spread: FloatArray
+    ) -> tuple[FloatArray, ...]:
+        """Ends [M, N] for tasks, [M] for goal and goal/x_0's: parameter draws and the form's scatter, in log risk."""
         samples, goals = self._sampled(moves)
         scales, level = self.scales_, self.level
         unlucky = dataclasses.replace(moves, luck=moves.luck + self._luck(moves.exposure)[1])
         worse, _ = task_risk(self._parameters(), unlucky, scales, self.cosines_)
         worse = self.residuals_.correct(worse, self._floor(), moves.exposure)
+        worse = worse * np.exp(self.hazard_.at(moves.exposure, scales)[0])[:, None]
         mean, start = risk @ self.weights_, scales.initial_risk @ self.weights_
         shared = np.sqrt((risk * scales.initial_spread) ** 2 @ self.weights_**2) / mean
-        extra = np.hypot(np.log(worse / risk), scales.initial_spread)
+        extra = np.hypot(np.hypot(np.log(worse / risk), scales.initial_spread), jump_spread[:, None])
         tasks = interval(samples, risk, scales.initial_risk, extrapolation[:, None], level, extra)
-        goal_extra = np.hypot(np.log(worse @ self.weights_ / mean), shared)
-        goal = interval(goals, mean, start, extrapolation, level, goal_extra)
-        return *tasks, *goal
+        own = np.hypot(np.log(worse @ self.weights_ / mean), jump_spread)
+        goal = interval(goals, mean, start, extrapolation, level, np.hypot(own, shared))
+        low, high = interval(goals, mean, start, extrapolation, level, own)
+        return *tasks, *goal, low / start, high / start
 
 
 def _weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> FloatArray:

@@ -21,6 +21,7 @@ POSTERIOR_SHARE = 0.75  # the Laplace approximation is too wide by a third on th
 
 # Knobs whose range the probes cover: effective rate, batch size, steps, coefficient.
 KNOBS = ("rate", "batch_size", "steps", "coefficients")
+CHOSEN_KNOBS = ("rate", "batch_size")  # advice need not leave the probed range here; in steps it must
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,8 +36,11 @@ class RiskPrediction:
         goal: [M] weighted mean of the tasks' risks.
         goal_low: [M].
         goal_high: [M].
+        relative_low: [M] lower end of goal risk / x_0's, without the error of x_0's measured risk, which both share.
+        relative_high: [M] upper end.
         terms: name -> [M, N]; initial risk + the sum of terms = ``task_risk``.
         extrapolation: [M] how far a plan lies beyond the probes, in log units (0: inside).
+        untried: [M] the part of it that is in effective rate and batch size.
         initial_risk: [N].
         floor: [N] lowest risk that merging can reach according to the fit.
         level: nominal coverage of the intervals.
@@ -49,8 +53,11 @@ class RiskPrediction:
     goal: FloatArray
     goal_low: FloatArray
     goal_high: FloatArray
+    relative_low: FloatArray
+    relative_high: FloatArray
     terms: dict[str, FloatArray]
     extrapolation: FloatArray
+    untried: FloatArray
     initial_risk: FloatArray
     floor: FloatArray
     level: float
@@ -65,7 +72,8 @@ def joined(pieces: Sequence[RiskPrediction]) -> RiskPrediction:
         return pieces[0]
     parts: dict[str, Any] = {
         name: np.concatenate([getattr(piece, name) for piece in pieces])
-        for name in ("task_risk", "task_low", "task_high", "goal", "goal_low", "goal_high", "extrapolation")
+        for name in ("task_risk", "task_low", "task_high", "goal", "goal_low", "goal_high")
+        + ("relative_low", "relative_high", "extrapolation", "untried")
     }
     terms = {name: np.concatenate([piece.terms[name] for piece in pieces]) for name in pieces[0].terms}
     return replace(pieces[0], terms=terms, **parts)
@@ -85,7 +93,7 @@ def probed_ranges(exposures: Sequence[Exposure]) -> FloatArray:
     return ranges
 
 
-def distance_beyond(exposure: Exposure, ranges: FloatArray) -> FloatArray:
+def distance_beyond(exposure: Exposure, ranges: FloatArray, knobs: Sequence[str] = KNOBS) -> FloatArray:
     """Distance of plans beyond the probed ranges in log units, [M]: Euclidean over knobs, the farthest expert counts.
 
     A coefficient below the probed ones is no extrapolation: the risk at 0 is known.
@@ -96,7 +104,8 @@ def distance_beyond(exposure: Exposure, ranges: FloatArray) -> FloatArray:
         if not (mask.any() and np.isfinite(ranges[family]).all()):
             continue
         total = np.zeros(exposure.time.shape)
-        for k, knob in enumerate(KNOBS):
+        for knob in knobs:
+            k = KNOBS.index(knob)
             values = np.log(np.where(mask, getattr(exposure, knob), 1.0))
             below = 0.0 if knob == "coefficients" else np.maximum(ranges[family, k, 0] - values, 0.0)
             total += (np.maximum(values - ranges[family, k, 1], 0.0) + below) ** 2

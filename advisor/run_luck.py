@@ -22,8 +22,8 @@ import numpy as np
 from advisor.exposure import Exposure
 from advisor.plan import FloatArray
 
-SMOOTH = 0.4
-OWN = 0.3
+SMOOTH = 0.18
+OWN = 0.2
 TAIL = 1.5  # own luck beyond so many scales is hardly less likely: jumps happen
 LENGTHS = np.array([0.8, 1.4, 3.0, 1.0])  # log rate, log batch size, log steps, momentum
 OWN_LENGTHS = np.array([0.3, 0.5, 3.0, 0.3])
@@ -48,11 +48,15 @@ class RunLuck:
         where = places_of(exposure)
         covariance = SMOOTH**2 * alike(self.places, self.places, LENGTHS) + 1e-6 * np.eye(len(self.places))
         cross = SMOOTH**2 * alike(where, self.places, LENGTHS)
-        gain = np.linalg.solve(covariance, cross.T).T
+        known = np.sum(np.linalg.solve(covariance, cross.T).T * cross, axis=1)
         same = alike(where, self.places, OWN_LENGTHS)
-        share = same / np.maximum(1.0, same.sum(axis=1, keepdims=True))
-        known = np.sum(gain * cross, axis=1)
         spread = SMOOTH**2 - np.minimum(known, SMOOTH**2) + OWN**2 * (1 - np.max(same, axis=1) ** 2)
+        # A rate above all probed ones is no luckier than the highest of them: bad luck does not fade upwards.
+        held = where.copy()
+        held[:, 0] = np.minimum(where[:, 0], self.places[:, 0].max())
+        gain = np.linalg.solve(covariance, SMOOTH**2 * alike(held, self.places, LENGTHS).T).T
+        same = alike(held, self.places, OWN_LENGTHS)
+        share = same / np.maximum(1.0, same.sum(axis=1, keepdims=True))
         return gain @ self.smooth + share @ self.own, np.sqrt(np.maximum(spread, 0.0))
 
     def to_json(self) -> dict[str, Any]:

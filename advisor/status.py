@@ -1,6 +1,7 @@
 r"""The rule behind *advise*, *caution* and *refuse* (written for users in ``docs/status.md``).
 
-With gain = r(x_0) - predicted goal and its 90 % interval [gain_low, gain_high]:
+With gain = r(x_0) - predicted goal and its 90 % interval [gain_low, gain_high], which leaves out the error of r(x_0)
+that merge and x_0 share:
 
     refuse    gain <= MIN_GAIN r(x_0): nothing found is predicted to beat the pretrained model by a useful amount
     advise    gain_low > 0, the plan lies at most EXTRAPOLATION_LIMIT times beyond the probes, no warning weighs on it
@@ -22,20 +23,20 @@ EXTRAPOLATION_LIMIT = 32.0  # factor in effective training time beyond the longe
 JOINT_SHARE = 0.75
 
 
-def decide_status(initial_goal: float, goal: Predicted, *, extrapolation: float, caveats: Sequence[Caveat]) -> Status:
+def decide_status(initial_goal: float, gain: Predicted, *, extrapolation: float, caveats: Sequence[Caveat]) -> Status:
     """The status by the rule above.
 
-    >>> decide_status(1.0, Predicted(value=0.5, low=0.4, high=0.7), extrapolation=4, caveats=())
+    >>> decide_status(1.0, Predicted(value=0.5, low=0.3, high=0.6), extrapolation=4, caveats=())
     'advise'
-    >>> decide_status(1.0, Predicted(value=0.9, low=0.7, high=1.1), extrapolation=4, caveats=())
+    >>> decide_status(1.0, Predicted(value=0.1, low=-0.1, high=0.3), extrapolation=4, caveats=())
     'caution'
-    >>> decide_status(1.0, Predicted(value=0.995, low=0.7, high=1.1), extrapolation=4, caveats=())
+    >>> decide_status(1.0, Predicted(value=0.005, low=-0.1, high=0.3), extrapolation=4, caveats=())
     'refuse'
     """
-    if initial_goal - goal.value <= MIN_GAIN * initial_goal:
+    if gain.value <= MIN_GAIN * initial_goal:
         return "refuse"
     warned = any(caveat.weight == "warning" for caveat in caveats)
-    if goal.high < initial_goal and extrapolation <= EXTRAPOLATION_LIMIT and not warned:
+    if gain.low > 0 and extrapolation <= EXTRAPOLATION_LIMIT and not warned:
         return "advise"
     return "caution"
 

@@ -44,6 +44,18 @@ class WhatIf:
         )
         return [interval(*cell) for cell in zip(values, lows, highs, strict=True)]
 
+    def gain(self, plan: Plan) -> Predicted:
+        """Predicted fall of the goal risk below x_0, nats.
+
+        For the mean goal the interval leaves out the error of x_0's own measured risk, which merge and x_0 share.
+        """
+        p = self.predict([plan])
+        start = float(self.goal.of_array(p.initial_risk[None])[0])
+        if self.goal.kind == "mean":
+            return interval(start - p.goal[0], start * (1 - p.relative_high[0]), start * (1 - p.relative_low[0]))
+        goal = self.goals([plan])[0]
+        return interval(start - goal.value, start - goal.high, start - goal.low)
+
     def tasks(self, plan: Plan) -> dict[str, Predicted]:
         """Predicted risk of every task under one plan."""
         p = self.predict([plan])

@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 
 from advisor.observations import MergeObservation, ProbeData
 from advisor.plan import Plan
-from advisor.probing import merges_to_measure
+from advisor.probing import MergePoint, further_merges
 from advisor.risk_model import RiskModel
 from benchmarks.suite_format import Suite, load_suite
 from benchmarks.suite_replay import ProbeRequest, replay_probes
@@ -161,8 +161,9 @@ def suite_design(suite: Suite, steps: int) -> list[ProbeRequest]:
                 recipe = next(r for r in mine if r.batch_size == batch and r.learning_rate == rate)
                 alone = suite.tasks[len(requests) % len(suite.tasks)]
                 recipe = recipe.replace(steps=steps)
-                points = tuple(merges_to_measure(recipe, len(suite.tasks), alone=alone))
-                requests.append(ProbeRequest(recipe=recipe, points=points))
+                points = [MergePoint(step=steps, coefficient=value) for value in (0.35, 1.0, 3.0)]
+                points += further_merges(recipe, len(suite.tasks), best=0.5, alone=alone)
+                requests.append(ProbeRequest(recipe=recipe, points=tuple(points)))
     return requests
 
 

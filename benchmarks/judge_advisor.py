@@ -12,6 +12,7 @@ Every step is counted: heads, constants, probes, merged evaluations, trained rec
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from advisor.observations import ProbeData
 from advisor.plan import Plan
-from advisor.probing import LINEAR_METHOD, Probe, design_probes, next_probe
+from advisor.probing import LINEAR_METHOD, MergePoint, Probe, design_probes, measured_gain, next_probe
 from advisor.risk_model import RiskModel
 from advisor.status import MIN_GAIN
 from benchmarks.suite_format import Candidates, FloatArray, Suite, candidate_plans, evaluation_units
@@ -121,8 +122,12 @@ def replay_design(suite: Suite, seed: int, *, share: float = BUDGET_SHARE) -> Re
         if recipe is None:
             break
         first = all(probe.recipe.optimizer != recipe.optimizer for probe in probes)
-        points = tuple(design.merges(recipe, number=len(done), first=first))
-        probe = replay_probe(suite, seed, ProbeRequest(recipe=recipe, points=points))
+        points: list[tuple[MergePoint, float]] = []
+        while (point := design.next_merge(recipe, points, number=len(done), first=first)) is not None:
+            seen = replay_probe(suite, seed, ProbeRequest(recipe=recipe, points=(point,)))
+            points.append((point, measured_gain(seen.merges[0], weights) if seen.merges else -math.inf))
+        request = ProbeRequest(recipe=recipe, points=tuple(point for point, _ in points))
+        probe = replay_probe(suite, seed, request)
         if any(before.number == probe.number and before.recipe == probe.recipe for before in done):
             # the grid has no new setting nearby: the advisor would learn nothing, so this optimizer is done
             rates = {name: ends for name, ends in design.rates.items() if name != recipe.optimizer}

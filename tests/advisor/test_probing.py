@@ -125,8 +125,10 @@ def test_cost_of_a_probe_is_training_and_merged_evaluations():
     plan = design()
     recipe = next_probe(plan, [], WEIGHTS, spent=0)
     assert recipe is not None
-    merges = plan.merges(recipe, number=0, first=True)
-    expected = 3 * recipe.batch_size * recipe.steps + len(merges) * 3 * plan.evaluation_samples / 3
+    done = []
+    while (point := plan.next_merge(recipe, done, number=0, first=True)) is not None:
+        done.append((point, 0.1))
+    expected = 3 * recipe.batch_size * recipe.steps + len(done) * 3 * plan.evaluation_samples / 3
     assert plan.cost(recipe, first=True) == pytest.approx(expected)
 
 

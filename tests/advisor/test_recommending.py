@@ -118,8 +118,7 @@ def caveats_of(world: QuadraticWorld, **changes) -> dict[str, Caveat]:
     values = {
         "constants": world.constants(),
         "probes": (),
-        "goal": Predicted(value=0.5, low=0.4, high=0.6),
-        "initial_goal": 1.0,
+        "gain": Predicted(value=0.5, low=0.4, high=0.6),
         "extrapolation": 1.0,
         "edges_of_space": (),
         "range_suggestion": 0.01,
@@ -138,7 +137,7 @@ def test_no_caveat_without_a_cause(world):
         ({"extrapolation": 40.0}, "extrapolation", "warning", "40"),
         ({"extrapolation": 4.0}, "extrapolation", "info", "4"),
         ({"edges_of_space": [("steps", "high")]}, "optimum_on_the_edge", "info", "largest"),
-        ({"goal": Predicted(value=0.9, low=0.5, high=1.2)}, "gain_uncertain", "warning", "1.200"),
+        ({"gain": Predicted(value=0.1, low=-0.2, high=0.5)}, "gain_uncertain", "warning", "-0.200"),
         ({"range_suggestion": 1e-4}, "range_test_disagrees", "info", "factor 100"),
         ({"notes": ["three images were left out"]}, "preparation", "info", "three images"),
         ({"broken_assumptions": [("momentum", "momentum 0.9")]}, "theorem: momentum", "info", "0.9"),

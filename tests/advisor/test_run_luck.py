@@ -36,13 +36,19 @@ def test_a_probe_knows_the_luck_of_its_own_recipe() -> None:
 
 def test_other_coefficients_share_the_luck_and_far_recipes_do_not() -> None:
     assert LUCK.at(exposure(3.0))[0][0] == pytest.approx(1.5, abs=1e-4)
-    mean, spread = LUCK.at(exposure(learning_rate=3.0))
+    mean, spread = LUCK.at(exposure(learning_rate=3e-5))
     assert mean[0] == pytest.approx(0.0, abs=1e-6)
     assert spread[0] == pytest.approx(np.hypot(SMOOTH, OWN), rel=1e-6)
 
 
+def test_a_higher_rate_is_no_luckier_than_the_highest_probe_but_less_certain() -> None:
+    mean, spread = LUCK.at(exposure(learning_rate=3.0))
+    assert mean[0] == pytest.approx(LUCK.at(exposure())[0][0])
+    assert spread[0] == pytest.approx(np.hypot(SMOOTH, OWN), rel=1e-6)
+
+
 def test_near_recipes_share_the_smooth_part_alone() -> None:
-    mean, _ = LUCK.at(exposure(learning_rate=0.02))
+    mean, _ = LUCK.at(exposure(learning_rate=0.005))
     assert 0.2 < mean[0] < 0.6
 
 

@@ -71,7 +71,7 @@ class TuningProblem:
         for name, split in self.samples.items():
             objective = ClassificationObjective(self.merges.backbone, self.heads[name])
             chunks = [
-                objective.logits(weights, split.inputs[i : i + CHUNK].to(weights.device)).double().cpu()
+                objective.logits(weights, split.inputs[i : i + CHUNK].to(weights.device)).cpu().double()
                 for i in range(0, len(split), CHUNK)
             ]
             self.meter.add(forwards=len(split))

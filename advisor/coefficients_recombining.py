@@ -65,9 +65,9 @@ class Recombination:
         count = len(self.labels)
         whole = np.zeros((self.size, self.size))
         for number, (first, last) in enumerate(self.groups.values()):
-            part = self.vectors[:, first:last].double()
+            part = self.vectors[:, first:last].cpu().double()
             block = slice(number * count, (number + 1) * count)
-            whole[block, block] = (part @ part.T).cpu().numpy()
+            whole[block, block] = (part @ part.T).numpy()
         return whole
 
     def weights(self, row: FloatArray) -> Tensor:
@@ -98,7 +98,7 @@ class Recombination:
 
     def project(self, gradient: Tensor) -> FloatArray:
         """Gradient with respect to coefficients [D] from one with respect to weights [P]."""
-        parts = [(self.vectors[:, a:b] @ gradient[a:b]).double().cpu().numpy() for a, b in self.groups.values()]
+        parts = [(self.vectors[:, a:b] @ gradient[a:b]).cpu().double().numpy() for a, b in self.groups.values()]
         return np.concatenate(parts)
 
     def grouped(self, groups: Mapping[str, tuple[int, int]]) -> Recombination:

@@ -88,7 +88,8 @@ class MergedRisks:
                 for name in self.splits
             },
             squared_displacements={
-                name: float(taus[name].double().square().sum()) if name in taus else math.inf for name in plan.names
+                name: float(taus[name].cpu().double().square().sum()) if name in taus else math.inf
+                for name in plan.names
             },
             displacement_gram=_gram(taus, plan.names) if len(taus) == len(plan.names) else None,
             seed=seed,
@@ -173,6 +174,6 @@ def finite_risk(risk: float) -> float:
 
 
 def _gram(taus: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[tuple[float, ...], ...]:
-    stacked = torch.stack([taus[name] for name in names]).double()
-    gram = (stacked @ stacked.T).cpu()
+    stacked = torch.stack([taus[name] for name in names]).cpu().double()
+    gram = stacked @ stacked.T
     return tuple(tuple(float(cell) for cell in row) for row in gram)

@@ -133,7 +133,7 @@ def _risk(objective: Objective, weights: Tensor, samples: Split, meter: CostMete
     with torch.no_grad():
         for start in range(0, len(samples), CHUNK):
             inputs, labels = samples.inputs[start : start + CHUNK], samples.labels[start : start + CHUNK]
-            total += float(objective.losses(weights, inputs, labels).double().sum())
+            total += float(objective.losses(weights, inputs, labels).cpu().double().sum())
     if meter is not None:
         meter.add(forwards=len(samples))
     return total / len(samples)

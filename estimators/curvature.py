@@ -132,7 +132,7 @@ def hessian_curvatures(
         values.append(weights.new_zeros(()) if second is None else second.detach())
     if meter is not None:
         meter.add(hessian_products=len(samples))
-    return np.asarray(_finite(torch.stack(values)).double().cpu().numpy())
+    return np.asarray(_finite(torch.stack(values)).cpu().double().numpy())
 
 
 def gauss_newton_curvatures(
@@ -153,13 +153,13 @@ def gauss_newton_curvatures(
 
         with exact_attention(), _named_outcomes("a derivative along a direction"):
             scores, change = _jacobian_product(logits, weights, vector)
-        probability = torch.softmax(scores.double(), 1)
-        change = change.double()
+        probability = torch.softmax(scores.cpu().double(), 1)
+        change = change.cpu().double()
         mean = (probability * change).sum(1, keepdim=True)
         values.append((probability * (change - mean).square()).sum(1))
     if meter is not None:
         meter.add(forwards=3 * len(samples))
-    return np.asarray(_finite(torch.cat(values)).cpu().numpy())
+    return np.asarray(_finite(torch.cat(values)).numpy())
 
 
 def _jacobian_product(function: Product, weights: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:

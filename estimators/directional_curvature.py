@@ -126,7 +126,7 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
         if len(self._draws) >= self.num_directions:
             return
         objective, split, point, meter = self._place
-        square = float(noise.double().square().sum())
+        square = float(noise.cpu().double().square().sum())
         form = 0.0
         if square > 0:
             seed = self.random_state + len(self._draws)
@@ -212,7 +212,7 @@ class DriftCurvature(BaseEstimator):  # type: ignore[misc]
         along = DirectionalCurvature(
             num_samples=self.num_samples, num_exact=self.num_exact, random_state=self.random_state
         )
-        mean_square = float(gradients.mean.double().square().sum())
+        mean_square = float(gradients.mean.cpu().double().square().sum())
         measured = along.fit(objective, split, gradients.mean, weights, meter=meter).estimate_
         noise = row_variance(gradients) / gradients.samples_per_row * gradients.sampling_factor
         few = draw_samples(split, self.num_exact, self.random_state, device=gradients.mean.device)
@@ -278,8 +278,8 @@ def _drift(
     norm = squared_norm.value
     value = (measured.value * mean_square - curvature.value * noise) / norm
     sketch = Sketch(image.numel())
-    both = sketch(torch.stack([image, gradients.mean])).double()
-    lever = gradients.sketches.double() @ (both[0] - value * both[1])
+    both = sketch(torch.stack([image, gradients.mean])).cpu().double()
+    lever = gradients.sketches.cpu().double() @ (both[0] - value * both[1])
     spread = 2 * float(lever.std()) * gradients.sampling_factor**0.5
     errors = np.array(
         [

@@ -294,7 +294,7 @@ class _Loop:
 
     def _read_traces(self) -> None:
         if self.unread:
-            self.read.extend(torch.stack(self.unread).double().cpu().numpy())
+            self.read.extend(torch.stack(self.unread).cpu().double().numpy())
             self.unread.clear()
 
     def results(self, stopped: Literal["deadline", "stopped"] | None, seconds: float) -> list[FineTuned]:

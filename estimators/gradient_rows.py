@@ -122,7 +122,7 @@ class RowCollector:
             )
         self.count += len(rows)
         self.total += rows.sum(0)
-        self.norms.append(torch.linalg.vector_norm(rows, dim=1).double().square().cpu())
+        self.norms.append(torch.linalg.vector_norm(rows, dim=1).cpu().double().square())
         self.sketches.append(self.sketch(rows))
 
     def rows(self, samples_per_row: int, population: int, note: str) -> GradientRows:

@@ -103,13 +103,13 @@ class GradientVariance(BaseEstimator):  # type: ignore[misc]
 def row_variance(rows: GradientRows) -> float:
     """Unbiased tr Cov of one sample's gradient."""
     count = rows.num_rows
-    mean_square = float(rows.mean.double().square().sum())
+    mean_square = float(rows.mean.cpu().double().square().sum())
     return max(0.0, float(rows.squared_norms.sum()) - count * mean_square) / (count - 1) * rows.samples_per_row
 
 
 def squared_deviations(rows: GradientRows) -> NDArray[np.float64]:
     """||g_z - g||^2 of each row, times m/(m-1) and the samples a row, so that their average is sigma^2."""
-    sketches = rows.sketches.double()
+    sketches = rows.sketches.cpu().double()
     along = (sketches @ sketches.mean(0)).numpy()
     centred = np.maximum(rows.squared_norms - 2 * along + float(along.mean()), 0.0)
     return np.asarray(centred * rows.num_rows / (rows.num_rows - 1) * rows.samples_per_row, dtype=np.float64)

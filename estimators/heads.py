@@ -73,7 +73,7 @@ def fit_head(backbone: Backbone, task: Task, *, seed: int, meter: CostMeter) -> 
         ValueError: if they are not finite.
     """
     with meter.purpose("heads"):
-        features = initial_features(backbone, task.train.inputs, meter=meter).double().numpy()
+        features = initial_features(backbone, task.train.inputs, meter=meter).cpu().double().numpy()
     if not np.isfinite(features).all():
         raise ValueError(
             f"features of task {task.name!r} are not finite at x_0; check backbone.normalisation and the checkpoint"

@@ -44,11 +44,11 @@ class MeanGradients:
             require_samples(item.num_rows, 2, "the sampling part of a gradient")
         self.rows = list(rows)
         count = len(rows)
-        means = torch.stack([item.mean.double().cpu() for item in rows])
+        means = torch.stack([item.mean.cpu().double() for item in rows])
         self.raw_gram: NDArray[np.float64] = (means @ means.T).numpy()
         self.factors = np.array([item.sampling_factor for item in rows])
-        centred = [item.sketches.double() - item.sketches.double().mean(0) for item in rows]
-        sketched_means = [item.sketches.double().mean(0) for item in rows]
+        centred = [item.sketches.cpu().double() - item.sketches.cpu().double().mean(0) for item in rows]
+        sketched_means = [item.sketches.cpu().double().mean(0) for item in rows]
         self.traces = np.array([_trace(item, self.raw_gram[i, i]) for i, item in enumerate(rows)])
         self.cross = np.empty((count, count))  # tr Sigma_i Sigma_j
         self.along = np.empty((count, count, count))  # [j, k, l] = g_k^T Sigma_j g_l
@@ -199,7 +199,7 @@ class TaskVectorCosines(BaseEstimator):  # type: ignore[misc]
 
     def fit(self, vectors: Mapping[str, Tensor]) -> TaskVectorCosines:
         """Compute from one task vector [P] a task."""
-        stacked = torch.stack([vector.detach().double().cpu() for vector in vectors.values()])
+        stacked = torch.stack([vector.detach().cpu().double() for vector in vectors.values()])
         gram = (stacked @ stacked.T).numpy()
         squares = np.diag(gram)
         if (squares <= 0).any():

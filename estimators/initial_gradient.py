@@ -83,7 +83,7 @@ class InitialRisk(BaseEstimator):  # type: ignore[misc]
                 correct += int((logits.argmax(1) == labels).sum())
         if meter is not None:
             meter.add(forwards=len(samples))
-        self.losses_ = torch.cat(losses).double().cpu()
+        self.losses_ = torch.cat(losses).cpu().double()
         require_finite_losses(self.losses_)
         self._summarise(correct, len(split))
         return self

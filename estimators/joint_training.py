@@ -36,7 +36,7 @@ class JointObjective:
         self.bias = torch.cat([head.bias for head in heads.values()]).to(device)
         counts = [head.num_classes for head in heads.values()]
         self.owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
-        self.sample_weights = torch.tensor([sample_weights[name] for name in heads], device=device)
+        self.sample_weights = torch.tensor([sample_weights[name] for name in heads], dtype=torch.float32, device=device)
 
     @property
     def initial(self) -> Tensor:

@@ -92,4 +92,4 @@ def random_direction(like: Tensor, seed: int) -> Tensor:
     """A unit vector drawn uniformly from the sphere, the same on every device."""
     draw = torch.randn(like.numel(), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     unit: Tensor = draw / draw.norm()
-    return unit.to(dtype=like.dtype, device=like.device)
+    return unit.to(like.dtype).to(like.device)  # in this order: MPS has no float64

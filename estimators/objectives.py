@@ -142,5 +142,5 @@ def evaluate(
         correct += int((logits.argmax(1) == labels).sum())
     if meter is not None:
         meter.add(forwards=len(split))
-    all_losses = torch.cat(losses).double().cpu()
+    all_losses = torch.cat(losses).cpu().double()
     return Evaluation(risk=float(all_losses.mean()), accuracy=correct / len(split), losses=all_losses)

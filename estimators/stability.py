@@ -77,7 +77,7 @@ class StabilityTwins(BaseEstimator):  # type: ignore[misc]
             first = train_one(objective, data, self.recipe, seed, meter)
             second = train_one(objective, _with_replaced(data, int(old), fresh, int(new)), self.recipe, seed, meter)
             shared = objective.num_shared
-            distances.append(float((first[:shared].double() - second[:shared].double()).square().sum()))
+            distances.append(float((first[:shared].cpu().double() - second[:shared].cpu().double()).square().sum()))
         self.squared_distances_ = np.array(distances)
         value = float(self.squared_distances_.mean())
         low, high = positive_mean_interval(self.squared_distances_)

@@ -34,8 +34,8 @@ def collect_activation_grams(model: nn.Module, batches: Iterable[Tensor]) -> dic
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            rows = _input_rows(module, arguments[0].detach()).double()
-            gram = (rows.T @ rows).cpu()
+            rows = _input_rows(module, arguments[0].detach()).cpu().double()
+            gram = rows.T @ rows
             totals[name] = totals[name] + gram if name in totals else gram
             counts[name] = counts.get(name, 0) + len(rows)
 

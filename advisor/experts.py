@@ -1,7 +1,7 @@
 r"""The advised experts and their merge: trained once, kept as safetensors with a card, read back on later commands.
 
 experts/<task>.safetensors   whole state dict of the expert, in the backbone's layout
-experts/<task>-head.safetensors, <task>.md
+experts/<task>-head.safetensors, <task>.md, <task>-record.json
 merged/model.safetensors, README.md
 """
 
@@ -44,22 +44,19 @@ def train_experts(ws: Workspace, recommendation: Recommendation) -> dict[str, Te
     """
     plan = recommendation.plan
     fingerprint = plan_fingerprint(recommendation)
-    stored = _stored(ws, fingerprint)
+    spent = _known(ws, recommendation)
+    stored = {name for name in spent if ws.run.has(weights_name(name)) and ws.run.has(head_name(name))}
     missing = [name for name in plan.names if name not in stored]
     if missing:
         ws.require_affordable(sum(plan.recipes[name].cost() for name in missing), "training the experts")
-    spent: dict[str, Any] = dict(ws.run.read_json(EXPERTS_NAME)["tasks"]) if stored else {}
+    if stored and not ws.run.has(EXPERTS_NAME):
+        _write_summary(ws, fingerprint, spent)
     for name in missing:
         with ws.spending(f"expert {name}") as spending:
             result = _train(ws, Run(task=name, recipe=plan.recipes[name], seed=expert_seed(ws)), spending.meter)
-        _store(ws, name, result)
         spent[name] = {"units": spending.meter.units, "seconds": spending.seconds, "trace": _trace(result)}
-        units = sum(cell["units"] for cell in spent.values())
-        seconds = sum(cell["seconds"] for cell in spent.values())
-        ws.run.write_json(
-            EXPERTS_NAME,
-            {"plan": fingerprint, "tasks": spent, "spent": {"experts": {"units": units, "seconds": seconds}}},
-        )
+        _store(ws, name, result, spent[name])
+        _write_summary(ws, fingerprint, {name: spent[name] for name in plan.names if name in spent})
     return {name: load_expert(ws, name) for name in plan.names}
 
 
@@ -68,13 +65,23 @@ def plan_fingerprint(recommendation: Recommendation) -> str:
     return json.dumps(recommendation.plan.to_json()["recipes"], sort_keys=True)
 
 
-def _stored(ws: Workspace, fingerprint: str) -> set[str]:
-    if not ws.run.has(EXPERTS_NAME):
-        return set()
-    known = ws.run.read_json(EXPERTS_NAME)
-    if known["plan"] != fingerprint:
-        return set()
-    return {name for name in known["tasks"] if ws.run.has(weights_name(name)) and ws.run.has(head_name(name))}
+def _known(ws: Workspace, recommendation: Recommendation) -> dict[str, Any]:
+    """What is known of experts of this advice, by task; from each expert's own record where the summary is lost."""
+    if ws.run.has(EXPERTS_NAME):
+        known = ws.run.read_json(EXPERTS_NAME)
+        return dict(known["tasks"]) if known["plan"] == plan_fingerprint(recommendation) else {}
+    found = {}
+    for name, recipe in recommendation.plan.recipes.items():
+        if ws.run.has(record_name(name)):
+            record = ws.run.read_json(record_name(name))
+            if record.pop("recipe") == recipe.to_json():
+                found[name] = record
+    return found
+
+
+def _write_summary(ws: Workspace, fingerprint: str, tasks: Mapping[str, Any]) -> None:
+    total = {key: sum(cell[key] for cell in tasks.values()) for key in ("units", "seconds")}
+    ws.run.write_json(EXPERTS_NAME, {"plan": fingerprint, "tasks": dict(tasks), "spent": {"experts": total}})
 
 
 def _train(ws: Workspace, run: Run, meter: Any) -> FineTuned:
@@ -106,7 +113,12 @@ def head_name(task: str) -> str:
     return f"experts/{task}-head.safetensors"
 
 
-def _store(ws: Workspace, name: str, result: FineTuned) -> None:
+def record_name(task: str) -> str:
+    """Artefact of what an expert cost and how it moved."""
+    return f"experts/{task}-record.json"
+
+
+def _store(ws: Workspace, name: str, result: FineTuned, spent: Mapping[str, Any]) -> None:
     objective, backbone = ws.objectives[name], ws.prepared.backbone
     weights = result.weights.to(objective.initial.device)
     state = backbone.state_dict(weights[: objective.num_shared])
@@ -116,6 +128,7 @@ def _store(ws: Workspace, name: str, result: FineTuned) -> None:
     tensors = {"weight": head.weight.detach().cpu().contiguous(), "bias": head.bias.detach().cpu().contiguous()}
     ws.run.write_bytes(head_name(name), safetensors.torch.save(tensors))
     ws.run.write_text(f"experts/{name}.md", _card(ws, name, result))
+    ws.run.write_json(record_name(name), {"recipe": result.run.recipe.to_json(), **spent})
 
 
 def _card(ws: Workspace, name: str, result: FineTuned) -> str:

@@ -13,6 +13,7 @@ from advisor.advice import Recommendation, Validation
 from advisor.observations import MergeObservation, ProbeData
 from advisor.workspace import (
     CONSTANTS_NAME,
+    PROBES_NAME,
     RANGE_TEST_NAME,
     VALIDATION_NAME,
     Workspace,
@@ -69,8 +70,11 @@ def probe(ws: Workspace) -> ProbeData:
     from advisor.measuring import probe_project
 
     with ws.session("probe"):
-        if not ws.run.has(PROBE_DATA_NAME):
-            ws.run.write_json(PROBE_DATA_NAME, probe_project(ws, measure(ws)).to_json())
+        constants = measure(ws)
+        if not ws.run.has(PROBE_DATA_NAME) or ws.run.condition(PROBES_NAME) in ("damaged", "absent"):
+            data = probe_project(ws, constants)
+            ws.run.record(PROBES_NAME)
+            ws.run.write_json(PROBE_DATA_NAME, data.to_json())
     return ProbeData.from_json(ws.run.read_json(PROBE_DATA_NAME))
 
 

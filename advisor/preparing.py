@@ -23,7 +23,7 @@ import torch
 from advisor.project import Project, TaskSettings
 from advisor.task_sources import changed_since, listing, open_catalogue, task_basis
 from estimators.backbone import TorchBackbone
-from estimators.backbone_files import DamagedBackbone, load_backbone, store_backbone
+from estimators.backbone_files import ABOUT_FILE, DamagedBackbone, load_backbone, store_backbone
 from estimators.backbone_loading import BackboneSource, backbone_fingerprint, build_backbone, resolve
 from estimators.cost import CostMeter
 from estimators.devices import resolve_device
@@ -35,6 +35,7 @@ from estimators.stored_tasks import load_task, record_notes, shared_samples, sto
 from estimators.tasks import Task
 
 PREPARED_FILE = "prepared.json"
+PIECES = (PREPARED_FILE, ABOUT_FILE, SPLITS_FILE)  # descriptions that hold no checksum of themselves
 SCHEMA = 1
 
 
@@ -52,7 +53,8 @@ class Prepared:
         heads: task -> how its head's fit went.
         fingerprint: SHA-256 of x_0.
         image_size: side of the square inputs, pixels.
-        notes: caveats: what was adapted, assumed, left out or made again.
+        notes: caveats: what was adapted, assumed or left out.
+        mended: pieces of the run that were damaged or lost and have been made again, the same.
     """
 
     backbone: TorchBackbone
@@ -61,6 +63,7 @@ class Prepared:
     fingerprint: str
     image_size: int
     notes: tuple[str, ...]
+    mended: tuple[str, ...] = ()
 
 
 def prepare(
@@ -80,22 +83,21 @@ def prepare(
         ValueError: for everything in the project that does not fit the data, the machine or the checkpoint.
     """
     torch_device = resolve_device(device or project.device)
-    _refuse_other_project(project, run_dir)
+    mended: list[str] = []
+    _refuse_other_project(project, run_dir, mended)
     source, _ = resolve(backbone_source(project))
-    backbone, notes = _backbone(project, source, run_dir, torch_device)
+    backbone, notes = _backbone(project, source, run_dir, torch_device, mended)
     fingerprint = backbone_fingerprint(backbone)
-    records, tasks, said = _tasks(project, run_dir, source, allow_unreadable=allow_unreadable)
+    records, tasks, said = _tasks(project, run_dir, source, mended, allow_unreadable=allow_unreadable)
     check_batches(project, {name: len(task.train) for name, task in tasks.items()})
     heads: dict[str, HeadFit] = {}
     for name, task in tasks.items():
-        heads[name], more = _head(
-            project, run_dir, backbone, task, f"{fingerprint}|{records[name]['sha256']['train']}", meter
-        )
-        said += more
+        basis = f"{fingerprint}|{records[name]['sha256']['train']}"
+        heads[name] = _head(project, run_dir, backbone, task, basis, meter, mended)
     head_notes = [caveat for fit in heads.values() for caveat in fit.caveats]
-    write_json(
-        run_dir / PREPARED_FILE, {"schema": SCHEMA, "project": project.content_hash(), "fingerprint": fingerprint}
-    )
+    about = {"schema": SCHEMA, "project": project.content_hash(), "fingerprint": fingerprint}
+    data = {name: record["sha256"] for name, record in records.items() if name in tasks}
+    write_json(run_dir / PREPARED_FILE, about | {"data": data})
     return Prepared(
         backbone=backbone,
         tasks=tuple(dataclasses.replace(task, head=heads[name].head.to(torch_device)) for name, task in tasks.items()),
@@ -103,6 +105,7 @@ def prepare(
         fingerprint=fingerprint,
         image_size=int(source.image_size or 0),
         notes=(*notes, *said, *head_notes),
+        mended=tuple(mended),
     )
 
 
@@ -135,11 +138,16 @@ def check_batches(project: Project, train_sizes: Mapping[str, int]) -> None:
         )
 
 
-def _refuse_other_project(project: Project, run_dir: Path) -> None:
+def _refuse_other_project(project: Project, run_dir: Path, mended: list[str]) -> None:
     path = run_dir / PREPARED_FILE
     if not path.exists():
         return
-    about = read_json(path)
+    try:
+        about = read_json(path)
+    except ValueError as error:
+        mended.append(f"{error}: it was written again")
+        path.unlink()
+        return
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
         raise OtherProject(f"run={str(run_dir)!r} was prepared by another version; choose another --out")
     if about.get("project") != project.content_hash():
@@ -150,23 +158,22 @@ def _refuse_other_project(project: Project, run_dir: Path) -> None:
 
 
 def _backbone(
-    project: Project, source: BackboneSource, run_dir: Path, device: torch.device
+    project: Project, source: BackboneSource, run_dir: Path, device: torch.device, mended: list[str]
 ) -> tuple[TorchBackbone, list[str]]:
     """x_0 from the run, or built and stored there."""
-    said: list[str] = []
     parts = [project.backbone.model_dump(mode="json"), project.seed]
     basis = sha256_bytes(json.dumps(parts, sort_keys=True).encode())
     try:
         stored = load_backbone(run_dir, source, basis=basis, device=device)
     except DamagedBackbone as error:
-        said.append(f"{error}: the backbone was loaded from its source again")
+        mended.append(f"{error}: the backbone was loaded from its source again")
         stored = None
     if stored is not None:
         return stored[0], list(stored[1])
     backbone, notes = build_backbone(source, device=device)
     _refuse_changed_weights(run_dir, backbone)
     store_backbone(run_dir, source, backbone, notes, basis=basis)
-    return backbone, [*notes, *said]
+    return backbone, list(notes)
 
 
 def _refuse_changed_weights(run_dir: Path, backbone: TorchBackbone) -> None:
@@ -178,14 +185,14 @@ def _refuse_changed_weights(run_dir: Path, backbone: TorchBackbone) -> None:
 
 
 def _tasks(
-    project: Project, run_dir: Path, source: BackboneSource, *, allow_unreadable: bool
+    project: Project, run_dir: Path, source: BackboneSource, mended: list[str], *, allow_unreadable: bool
 ) -> tuple[dict[str, Any], dict[str, Task], list[str]]:
     """Tasks from the run; those that are missing or damaged are made from their source."""
     notes: list[str] = []
     try:
         records = read_records(run_dir) if (run_dir / SPLITS_FILE).exists() else {}
     except ValueError as error:
-        notes.append(f"{error}")
+        mended.append(f"{error}: the samples were read from their source again")
         records = {}
     tasks: dict[str, Task] = {}
     for name, settings in project.tasks.items():
@@ -196,12 +203,12 @@ def _tasks(
             try:
                 tasks[name] = load_task(run_dir, name, records[name])
             except (DamagedSplit, KeyError, TypeError) as error:
-                notes.append(f"task {name!r}: {error}; its samples were read from their source again")
+                mended.append(f"task {name!r}: {error}; its samples were read from their source again")
         if name not in tasks:
             before = records.get(name)
             made = _make_task(project, name, settings, run_dir, source, allow_unreadable=allow_unreadable)
             records[name] = made | {"basis": basis}
-            _refuse_changed_data(name, before, records[name], run_dir)
+            _refuse_changed_data(name, before or {"sha256": _known_data(run_dir).get(name)}, records[name], run_dir)
             write_records(run_dir, records, seed=project.seed)
             tasks[name] = load_task(run_dir, name, records[name])
         else:
@@ -237,8 +244,15 @@ def _make_task(
     return record | {"listing": listing(catalogue), "notes": list(catalogue.notes)}
 
 
-def _refuse_changed_data(name: str, before: Any, after: Mapping[str, Any], run_dir: Path) -> None:
-    if isinstance(before, Mapping) and before.get("sha256") != after["sha256"]:
+def _known_data(run_dir: Path) -> Mapping[str, Any]:
+    """Task -> SHA-256 of each split, as written down when the run was prepared."""
+    path = run_dir / PREPARED_FILE
+    known = read_json(path).get("data") if path.exists() else None
+    return known if isinstance(known, Mapping) else {}
+
+
+def _refuse_changed_data(name: str, before: Mapping[str, Any], after: Mapping[str, Any], run_dir: Path) -> None:
+    if before.get("sha256") not in (None, after["sha256"]):
         raise OtherProject(
             f"run={str(run_dir)!r}: the samples of task {name!r} are damaged there and their source has changed since, "
             "so they cannot be restored; choose another --out"
@@ -246,16 +260,21 @@ def _refuse_changed_data(name: str, before: Any, after: Mapping[str, Any], run_d
 
 
 def _head(
-    project: Project, run_dir: Path, backbone: TorchBackbone, task: Task, basis: str, meter: CostMeter
-) -> tuple[HeadFit, list[str]]:
+    project: Project,
+    run_dir: Path,
+    backbone: TorchBackbone,
+    task: Task,
+    basis: str,
+    meter: CostMeter,
+    mended: list[str],
+) -> HeadFit:
     """The head of a task from the run, or fitted and stored there; its cost is booked either way."""
-    said: list[str] = []
     try:
         fit = load_head(run_dir, task.name, basis=basis)
         meter.add_units("heads", fit.units)
     except DamagedHead as error:
         if (run_dir / PREPARED_FILE).exists():
-            said.append(f"task {task.name!r}: {error}; it was fitted again")
+            mended.append(f"task {task.name!r}: {error}; it was fitted again")
         fit = fit_head(backbone, task, seed=project.seed, meter=meter)
         store_head(run_dir, task.name, fit, basis=basis)
-    return fit, said
+    return fit

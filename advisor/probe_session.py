@@ -6,7 +6,7 @@ Whether a deadline ended probing early is a decision by wall clock: it is kept i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.interrupts import RunInterrupted
@@ -14,6 +14,7 @@ from advisor.merged_risks import MergedRisks, displacement_trace
 from advisor.observations import DisplacementTrace, MergeObservation
 from advisor.plan import Plan
 from advisor.probing import MergePoint, Probe, ProbeDesign, measured_gain, next_probe
+from advisor.run_log import mend_log
 from advisor.training import train_runs
 from advisor.workspace import PROBES_NAME, Spending, Workspace
 from estimators.cost import FORWARD_UNITS
@@ -31,13 +32,18 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
     Raises:
         RunInterrupted: on a signal, a stop request, or a deadline that leaves fewer than ``ENOUGH_PROBES`` probes.
     """
-    done, ended = stored_probes(ws)
+    known, ended = _numbered_probes(ws)
+    done: list[Probe] = []
     risks = merged_risks(ws, design.evaluation_samples)
     # x_0 is evaluated once for all probes; the first probe carries the cost, also where a session is taken up again.
     risks.initial()
     first_cost = len(design.tasks) * design.evaluation_samples * FORWARD_UNITS
     weights = ws.goal.weights
-    while not ended:
+    last = max(known, default=-1) + 1
+    while not ended or len(done) < last:
+        if len(done) in known:  # a damaged one in between is done again in its place
+            done.append(known[len(done)])
+            continue
         spent = sum(probe.cost for probe in done) + (0.0 if done else first_cost)
         recipe = next_probe(design, done, weights, spent=spent)
         limit = ws.project.budget.probes
@@ -49,12 +55,12 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
                 first = all(probe.recipe.optimizer != recipe.optimizer for probe in done)
                 probe = run_probe(ws, design, recipe, risks, number=len(done), first=first, spending=spending)
         except RunInterrupted as stopped:
-            if stopped.reason != "deadline" or len(done) < ENOUGH_PROBES:
+            if stopped.reason != "deadline" or len(done) < max(ENOUGH_PROBES, last):
                 raise
             ws.run.append(PROBES_NAME, {"decision": DEADLINE_DECISION, "cost": 0.0, "seconds": 0.0})
             ended = True
         else:
-            ws.run.append(PROBES_NAME, probe_to_json(probe) | {"seconds": spending.seconds})
+            ws.run.append(PROBES_NAME, probe_to_json(probe) | {"seconds": spending.seconds, "number": len(done)})
             done.append(probe)
     ws.progress("probes", design.budget, design.budget, probes=len(done))
     return done
@@ -130,14 +136,31 @@ def measure_at(
 
 
 def stored_probes(ws: Workspace) -> tuple[list[Probe], bool]:
-    """Finished probes of the run, and whether a deadline ended probing; damaged lines are told and done again."""
+    """Finished probes of the run, in order, and whether a deadline ended probing."""
     if not ws.run.path_of(PROBES_NAME).exists():
         return [], False
-    part = ws.run.read_log(PROBES_NAME)
-    for line in part.damaged:
-        ws.run.event("damaged_line", file=PROBES_NAME, text=str(line))
-    ended = any(record.get("decision") == DEADLINE_DECISION for record in part.records)
-    return [probe_from_json(record) for record in part.records if "recipe" in record], ended
+    records = ws.run.read_log(PROBES_NAME).records
+    ended = any(record.get("decision") == DEADLINE_DECISION for record in records)
+    return [probe for _, probe in _by_number(records)], ended
+
+
+def _numbered_probes(ws: Workspace) -> tuple[dict[int, Probe], bool]:
+    """Number -> finished probe, for the run's writer: damaged lines are told, dropped and done again."""
+    for line in mend_log(ws.run.path_of(PROBES_NAME)):
+        ws.run.event(
+            "damaged_line", file=PROBES_NAME, text=f"line {line.number} {line.reason}; that probe is run again"
+        )
+    ended = stored_probes(ws)[1]
+    return dict(_by_number(ws.run.read_log(PROBES_NAME).records)), ended
+
+
+def _by_number(records: Sequence[Mapping[str, Any]]) -> list[tuple[int, Probe]]:
+    """Probes with their numbers, in order; logs of older versions have them in order and no numbers."""
+    probes = [record for record in records if "recipe" in record]
+    return sorted(
+        ((int(record.get("number", place)), probe_from_json(record)) for place, record in enumerate(probes)),
+        key=lambda pair: pair[0],
+    )
 
 
 def probe_to_json(probe: Probe) -> dict[str, Any]:

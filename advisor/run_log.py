@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from estimators.files import NEXT_STEPS, StorageFailed
+from estimators.files import NEXT_STEPS, StorageFailed, write_bytes_atomic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,18 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False)
     check = f'"check": "{_checksum(text)}"}}'
     return (f"{text[:-1]}, {check}\n" if record else f"{{{check}\n").encode()
+
+
+def mend_log(path: Path) -> tuple[DamagedLine, ...]:
+    """Drop damaged lines and a half line at the end, for the log's one writer; returns the damaged lines.
+
+    Raises:
+        StorageFailed: if the mended log cannot be written; the old one is untouched then.
+    """
+    part = read_log(path)
+    if part.damaged or (path.exists() and path.stat().st_size > part.end):
+        write_bytes_atomic(path, b"".join(encode_record(record) for record in part.records))
+    return part.damaged
 
 
 def read_log(path: Path, *, start: int = 0) -> LogPart:

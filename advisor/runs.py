@@ -11,6 +11,7 @@ older or newer schema ``WrongSchema`` with the way on.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,7 +35,7 @@ from advisor.run_manifest import (
     write_manifest,
 )
 from advisor.run_schemas import read_typed, schema_of
-from estimators.files import StorageFailed, json_text, sha256_bytes, write_bytes_atomic
+from estimators.files import StorageFailed, json_text, remove_temporaries, sha256_bytes, write_bytes_atomic
 
 RUN_NAME = "run.json"
 EVENTS_NAME = "events.jsonl"
@@ -51,6 +52,8 @@ MAKERS = {  # beginning of an artefact's name -> the command that makes it
     "validation": "validate",
     "report": "report",
 }
+GROWING = (".jsonl", ".journal")  # each line has its own checksum
+OTHERS_WRITE = ("stop", "label.txt")  # other processes than the run's one writer
 CONTRACT_NAMES = frozenset({"lock", "heartbeat", EVENTS_NAME, STOP_NAME, LABEL_NAME, MANIFEST_NAME})
 
 
@@ -104,16 +107,35 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: Path | str) -> RunDirectory:
+    def open(cls, path: Path | str, *, mend: bool = False) -> RunDirectory:
         """Open an existing run directory, to read or to go on.
+
+        Args:
+            path: the folder.
+            mend: rebuild a manifest that cannot be read, and take a damaged ``run.json`` from what else the folder
+                tells; the next writer writes it again.
 
         Raises:
             NotARun: if there is none.
+            DamagedArtefact: if ``run.json`` is damaged and is not to be mended.
+            RunBusy: if the manifest is to be mended while another process writes.
         """
         folder = Path(path)
         if not is_run(folder):
             raise NotARun(f"run={str(folder)!r} is not a run directory (it has no {RUN_NAME}); see merge-advisor run")
-        return cls(folder, read_typed(folder / RUN_NAME))
+        try:
+            run = cls(folder, read_typed(folder / RUN_NAME))
+        except DamagedArtefact:
+            if not mend:
+                raise
+            run = cls(folder, _about(folder))
+        if mend and not _is_readable(folder):
+            run._lock.acquire("mend")
+            try:
+                run._mend_manifest()
+            finally:
+                run._lock.release()
+        return run
 
     @classmethod
     def find(cls, root: Path | str, run_id: str) -> RunDirectory:
@@ -243,7 +265,9 @@ class RunDirectory:
             return
         dead = self._lock.acquire(command)
         try:
+            remove_temporaries(self.path, but=OTHERS_WRITE)
             self._mend_manifest()
+            self._mend_about()
             self._heartbeat.start()
             self.clear_stop()
             if dead is not None:
@@ -284,8 +308,17 @@ class RunDirectory:
             present = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
             names = {path.relative_to(self.path).as_posix(): path for path in present}
             kept = {n: p for n, p in names.items() if n not in CONTRACT_NAMES and not p.name.startswith(".")}
+            kept = {n: p for n, p in kept.items() if p.suffix not in GROWING}
             write_manifest(self.path, {name: (file_checksum(path),) for name, path in kept.items()})
             self.event("manifest_rebuilt", text=str(error))
+
+    def _mend_about(self) -> None:
+        """Write a damaged ``run.json`` again; said in an event."""
+        if self.condition(RUN_NAME) == "damaged":
+            about = _about(self.path)
+            self.write_json(RUN_NAME, about)
+            self.about = dict(about)
+            self.event("mended", text=f"{RUN_NAME} was damaged and written again")
 
     def writer(self) -> Writer | None:
         """The living process that writes to this run now."""
@@ -339,6 +372,26 @@ class RunDirectory:
         if writer is not None:
             raise RunBusy(f"run={self.id!r} is being written by {writer.describe()}; stop it before you delete it")
         shutil.rmtree(self.path)
+
+
+def _is_readable(folder: Path) -> bool:
+    try:
+        read_manifest(folder)
+    except DamagedArtefact:
+        return False
+    return True
+
+
+def _about(folder: Path) -> dict[str, str]:
+    """What ``run.json`` holds, from the folder's name and its events."""
+    events = read_log(folder / EVENTS_NAME).records
+    versions = [str(event["version"]) for event in events if "version" in event]
+    return {
+        "id": folder.name,
+        "project": re.sub(r"^\d{8}-\d{6}-", "", folder.name),
+        "created": str(events[0]["time"]) if events else "",
+        "version": versions[0] if versions else "unknown",
+    }
 
 
 def is_run(path: Path | str) -> bool:

@@ -113,8 +113,11 @@ class Workspace:
     @cached_property
     def prepared(self) -> Prepared:
         """Backbone and tasks with heads, made or loaded on first use."""
-        from advisor.preparing import prepare
+        from advisor.preparing import PIECES, prepare
 
+        for name in PIECES:
+            if self.run.condition(name) == "damaged":
+                self.run.discard(name)
         with self.spending("heads") as spending:
             prepared = prepare(
                 self.project,
@@ -125,6 +128,12 @@ class Workspace:
             )
             if not self.run.has(HEADS_NAME):
                 self.run.write_json(HEADS_NAME, {"spent": spending.spent(), "notes": list(prepared.notes)})
+        for name in PIECES:
+            if not self.run.has(name):
+                self.run.record(name)
+        for text in prepared.mended:
+            self.run.event("mended", text=text)
+            self.progress("mended", 1, 1, what=text)
         return prepared
 
     @cached_property
@@ -162,7 +171,8 @@ class Workspace:
             if self.run.has(name):
                 for purpose, cell in self.run.read_json(name)["spent"].items():
                     found[purpose] = cell
-        for record in self.run.read_log(PROBES_NAME).records if self.run.path_of(PROBES_NAME).exists() else ():
+        records = self.run.read_log(PROBES_NAME).records if self.run.path_of(PROBES_NAME).exists() else ()
+        for record in sorted(records, key=lambda record: record.get("number", 0)):  # sums in one order, to the last bit
             cell = found.setdefault("probes", {"units": 0.0, "seconds": 0.0})
             cell["units"] += float(record["cost"])
             cell["seconds"] += float(record["seconds"])
@@ -235,7 +245,12 @@ def open_workspace(
     """
     is_path = isinstance(source, Path | str)
     if is_path and is_run(Path(str(source))):
-        run = RunDirectory.open(Path(str(source)))
+        run = RunDirectory.open(Path(str(source)), mend=True)
+        if run.condition(PROJECT_NAME) == "damaged":
+            raise ValueError(
+                f"{PROJECT_NAME} of run {run.id!r} is damaged; run the command on your project file with "
+                f"--out {run.path}, which writes it again and keeps the rest"
+            )
         project = load_project(run.path_of(PROJECT_NAME))
     else:
         project = load_project(Path(str(source))) if is_path else source  # type: ignore[assignment]
@@ -244,6 +259,8 @@ def open_workspace(
     if seed is not None and seed != project.seed:
         project = _with_seed(project, seed, run)
     if not run.has(PROJECT_NAME):
+        if run.condition(PROJECT_NAME) == "damaged":
+            run.event("mended", text=f"{PROJECT_NAME} was damaged and written again")
         run.write_text(PROJECT_NAME, project.to_yaml(moved=True))
     limit = time_limit if time_limit is not None else project.budget.time_limit
     return Workspace(
@@ -260,7 +277,7 @@ def open_workspace(
 def _open_or_create(project: Project, name: str, out: Path | str | None) -> RunDirectory:
     if out is None or not is_run(Path(out)):
         return RunDirectory.create(RUNS_ROOT, name, path=out)
-    run = RunDirectory.open(Path(out))
+    run = RunDirectory.open(Path(out), mend=True)
     if run.has(PROJECT_NAME):
         stored = load_project(run.path_of(PROJECT_NAME))
         if stored.content_hash() != project.content_hash():

@@ -11,8 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ NEXT_STEPS = {
     errno.ENOTDIR: "a part of the path is a file: choose another --out",
     errno.EISDIR: "a folder has that name: choose another --out",
 }
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.{1,64})\.[0-9a-f]{12}\.tmp")
 
 
 class StorageFailed(OSError):
@@ -59,6 +63,20 @@ def write_bytes_atomic(path: Path | str, data: bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, *, but: Collection[str] = ()) -> None:
+    """Remove temporary files that killed processes left below a folder; for its one writer.
+
+    Args:
+        folder: where to look.
+        but: names of files whose temporaries are left alone, since other processes may be writing them now.
+    """
+    for path in folder.rglob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is not None and found["name"] not in but:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

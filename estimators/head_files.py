@@ -50,7 +50,8 @@ def load_head(run: Path, task: str, *, basis: str) -> HeadFit:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["fit"])
             risk = about["cross_validated_risk"]
-            head = LinearHead(weight=file.get_tensor("weight"), bias=file.get_tensor("bias"))
+            # copied out of the file, where they lie at odd addresses: the last bits of a product depend on them
+            head = LinearHead(weight=file.get_tensor("weight").clone(), bias=file.get_tensor("bias").clone())
         if about["sha256"] != fingerprint({"weight": head.weight, "bias": head.bias}):
             raise DamagedHead(f"path={str(path)!r} is not what the run wrote down (SHA-256 differs); fit it again")
         if about["basis"] != basis:

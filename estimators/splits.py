@@ -157,6 +157,15 @@ def load_split(run: Path, task: str, side: str, *, sha256: str) -> Split:
     return _read_split(run, task, side, sha256)
 
 
+def check_test(run: Path, task: str, *, sha256: str) -> None:
+    """Check that the stored test samples are whole, without opening them.
+
+    Raises:
+        DamagedSplit: if the file is missing or its hash is not ``sha256``.
+    """
+    _read_bytes(run, task, "test", sha256)
+
+
 def open_test(run: Path, task: str, *, reader: str) -> Split:
     """Read the test samples of a task and write down who did.
 
@@ -177,6 +186,16 @@ def open_test(run: Path, task: str, *, reader: str) -> Split:
 
 
 def _read_split(run: Path, task: str, side: str, sha256: str) -> Split:
+    data = _read_bytes(run, task, side, sha256)
+    try:
+        tensors = load_tensors(data)
+        return Split(inputs=tensors["inputs"], labels=tensors["labels"])
+    except (SafetensorError, KeyError) as error:
+        path = data_path(run, task, side)
+        raise DamagedSplit(f"path={str(path)!r} is damaged ({error}); make it again") from None
+
+
+def _read_bytes(run: Path, task: str, side: str, sha256: str) -> bytes:
     path = data_path(run, task, side)
     try:
         data = path.read_bytes()
@@ -186,11 +205,7 @@ def _read_split(run: Path, task: str, side: str, sha256: str) -> Split:
         ) from None
     if sha256_bytes(data) != sha256:
         raise DamagedSplit(f"path={str(path)!r} is not what the run wrote down (SHA-256 differs); make it again")
-    try:
-        tensors = load_tensors(data)
-        return Split(inputs=tensors["inputs"], labels=tensors["labels"])
-    except (SafetensorError, KeyError) as error:
-        raise DamagedSplit(f"path={str(path)!r} is damaged ({error}); make it again") from None
+    return data
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from estimators.datasets import SIDES, Catalogue, shortened
 from estimators.files import StorageFailed, write_json
 from estimators.image_decoding import decode_many
-from estimators.splits import SCHEMA, SPLITS_FILE, SplitIndices, load_split, store_split
+from estimators.splits import SCHEMA, SPLITS_FILE, SplitIndices, check_test, load_split, store_split
 from estimators.tasks import Task
 
 MEMORY_SHARE = 0.5  # decoded images may fill half of the machine's memory: torch, features and gradients need the rest
@@ -83,8 +83,9 @@ def write_records(run: Path, records: Mapping[str, Any], *, seed: int) -> None:
 
 
 def load_task(run: Path, name: str, record: Mapping[str, Any]) -> Task:
-    """The stored task, without head; test data stay closed."""
+    """The stored task, without head; test data stay closed, but must be whole."""
     train, validation = (load_split(run, name, side, sha256=record["sha256"][side]) for side in ("train", "validation"))
+    check_test(run, name, sha256=record["sha256"]["test"])
     return Task(name=name, train=train, validation=validation, class_names=tuple(record["class_names"]))
 
 

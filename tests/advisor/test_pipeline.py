@@ -153,7 +153,7 @@ def test_a_run_of_another_project_is_refused(folder, finished):
 
 def test_training_beyond_max_cost_is_refused_and_advice_kept(folder, finished):
     ws = open_workspace(finished.run.path, max_cost=1.0)
-    ws.run.discard("experts.json")
+    ws.run.discard("experts/low.safetensors")
     try:
         with pytest.raises(CostLimitReached, match="max_cost=1 leaves 0 per-sample gradients"):
             pipeline.train(ws)

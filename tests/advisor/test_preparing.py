@@ -138,7 +138,8 @@ def test_a_damaged_piece_is_made_again_the_same_and_the_rest_is_kept(run: Path, 
     assert contents(run) == before
     assert same(second, prepared(run)[0])
     if damage != "gone":
-        assert any(Path(name).name in note for note in second.notes), second.notes
+        assert any(Path(name).name in text for text in second.mended), second.mended
+        assert second.notes == prepared(run)[0].notes
 
 
 @pytest.mark.parametrize(

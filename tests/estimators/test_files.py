@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from estimators import files
-from estimators.files import StorageFailed, append_json_line, read_json, write_bytes_atomic, write_json
+from estimators.files import (
+    StorageFailed,
+    append_json_line,
+    read_json,
+    remove_temporaries,
+    write_bytes_atomic,
+    write_json,
+)
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
@@ -80,3 +87,14 @@ def test_files_take_the_permissions_that_the_user_set(tmp_path: Path) -> None:
 def test_syncing_a_missing_folder_is_harmless(tmp_path: Path) -> None:
     files.sync_folder(tmp_path / "missing")
     assert not (tmp_path / "missing").exists()
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    left = [tmp_path / ".a.json.0123456789ab.tmp", tmp_path / "deep" / ".b.safetensors.ffffffffffff.tmp"]
+    kept = [tmp_path / ".stop.0123456789ab.tmp", tmp_path / ".mine.tmp", tmp_path / "a.json"]
+    for path in [*left, *kept]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    remove_temporaries(tmp_path, but=("stop",))
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)

@@ -161,9 +161,10 @@ def test_a_class_without_training_samples_is_refused() -> None:
 
 
 def test_a_fitted_head_lies_in_memory_as_a_stored_one(tmp_path) -> None:
-    # the last bits of a product depend on the layout, so a resumed run would differ from one that never stopped
+    # the last bits of a product depend on layout and address: a resumed run would differ from one that never stopped
     fit = fit_head(Identity(5), task([40, 40, 40]), seed=0, meter=CostMeter())
     store_head(tmp_path, "a", fit, basis="b")
     stored = load_head(tmp_path, "a", basis="b")
     assert fit.head.weight.stride() == stored.head.weight.stride()
     assert torch.equal(fit.head.weight, stored.head.weight)
+    assert [part.data_ptr() % 64 for part in (stored.head.weight, stored.head.bias)] == [0, 0]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from tests.reliability.run_server import Server
 from tests.reliability.tiny_project import numbers
 
@@ -39,9 +41,14 @@ def command(server: Server, folder: Path, out: str, **kill: Any) -> dict[str, An
 
 
 def results(out: Path) -> dict[str, Any]:
-    """Everything a run found: JSON without what the clock says, and the bytes of all weights."""
+    """Everything a run found: JSON without what the clock says, and the bytes of all weights.
+
+    Weights are compared tensor by tensor, since the safetensors library orders a header's metadata by chance.
+    """
     found: dict[str, Any] = {name: numbers(json.loads((out / f"{name}.json").read_text())) for name in JSON_RESULTS}
-    return found | {name: (out / name).read_bytes() for name in WEIGHTS}
+    for name in WEIGHTS:
+        found |= {f"{name}:{key}": value.numpy().tobytes() for key, value in load_file(out / name).items()}
+    return found
 
 
 def file_names(folder: Path) -> set[str]:

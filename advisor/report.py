@@ -48,6 +48,7 @@ class Report:
         curves: predicted risk along knobs around the advised plan.
         probes: what probes left behind, for their figures.
         made_by: name and version of the program.
+        remark: what the reader must know first; empty for nothing.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Report:
     curves: tuple[Curve, ...] = ()
     probes: ProbeData | None = None
     made_by: str = "merge-advisor"
+    remark: str = ""
 
     def sections(self) -> tuple[Section, ...]:
         """The report's parts, in reading order."""
@@ -114,7 +116,7 @@ class Report:
         return render_html(self.title, self._byline(), self.sections(), figures)
 
     def _byline(self) -> str:
-        return f"Run {self.run_id}, made by {self.made_by}."
+        return " ".join(filter(None, [f"Run {self.run_id}, made by {self.made_by}.", self.remark]))
 
 
 def write_report(run: RunDirectory, report: Report) -> Path:

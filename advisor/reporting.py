@@ -15,6 +15,7 @@ from advisor.what_if import WhatIf
 from advisor.workspace import VALIDATION_NAME, Workspace
 
 KNOBS: tuple[Knob, ...] = ("learning_rate", "coefficient", "steps")
+SAME = 1e-6  # relative difference of predictions that is rounding
 MOST_NAMED = 6  # tasks named in a title; more are counted
 
 
@@ -37,6 +38,7 @@ def write_workspace_report(ws: Workspace, probes: ProbeData, recommendation: Rec
             curves=() if ask is None else tuple(draw_curve(ask, recommendation.plan, knob) for knob in KNOBS),
             probes=probes,
             made_by=f"merge-advisor {program_version()}",
+            remark="" if ask is None else other_model(ask, recommendation),
         ),
     )
 
@@ -47,6 +49,17 @@ def _fitted(ws: Workspace) -> WhatIf | None:
         return WhatIf(model=load_fitted(ws.run, ws.project).model, goal=ws.goal)
     except (ProbesDiverged, TooFewProbes):
         return None
+
+
+def other_model(ask: WhatIf, recommendation: Recommendation) -> str:
+    """A remark where the run's model is not the one that the advice was given by; empty where it is."""
+    now = ask.goals([recommendation.plan])[0].value
+    if abs(now - recommendation.goal.value) <= SAME * recommendation.goal.value:
+        return ""
+    return (
+        f"Curves are of a risk model that was fitted again since: it predicts {now:.3f} for the advised plan, where "
+        f"the advice says {recommendation.goal.value:.3f}."
+    )
 
 
 def title_of(ws: Workspace) -> str:

@@ -1,6 +1,6 @@
 r"""The demo: the whole path on real data, small enough for a laptop.
 
-A small timm ResNet is briefly pre-trained on a third of scikit-learn's digits, upright; four tasks are made from the
+A small timm ResNet is pre-trained on a third of scikit-learn's digits, upright; four tasks are made from the
 others, turned by 90 degrees: 0-4, 5-9, even and odd digits (an image is on the same side of every task's split).  Each
 expert has to learn turned digits from a few hundred images, so merging can help all of them.  From there on it is an
 ordinary project: ``project.yaml`` and ``base.safetensors`` are written into the demo's folder, and
@@ -27,21 +27,21 @@ from estimators.files import write_bytes_atomic
 from estimators.image_decoding import decode_many
 
 MODEL, IMAGE_SIZE = "test_resnet", 16
-EPOCHS, BATCH, PEAK_RATE = 2, 32, 3e-3
+EPOCHS, BATCH, PEAK_RATE = 10, 32, 3e-3
 
 PROJECT = """\
 # The demo's project: four digit tasks and one small ResNet, pre-trained on digits that no task holds.
 backbone: {{name: {model}, checkpoint: base.safetensors, in_chans: 1, image_size: {size}}}
 tasks:
-  low:  {{data: builtin/digits-rotated-low, split: [0.3, 0.2, 0.5]}}
-  high: {{data: builtin/digits-rotated-high, split: [0.3, 0.2, 0.5]}}
-  even: {{data: builtin/digits-rotated-even, split: [0.3, 0.2, 0.5]}}
-  odd:  {{data: builtin/digits-rotated-odd, split: [0.3, 0.2, 0.5]}}
+  low:  {{data: builtin/digits-rotated-low, split: [0.5, 0.25, 0.25]}}
+  high: {{data: builtin/digits-rotated-high, split: [0.5, 0.25, 0.25]}}
+  even: {{data: builtin/digits-rotated-even, split: [0.5, 0.25, 0.25]}}
+  odd:  {{data: builtin/digits-rotated-odd, split: [0.5, 0.25, 0.25]}}
 search:
   learning_rate: {{sgd: [1.0e-5, 1.0e-1], adamw: [1.0e-5, 1.0e-2]}}
   batch_size: [8, 32]
   steps: [20, 240]
-budget: {{probe_share: 0.4}}
+budget: {{probe_share: 0.6}}
 seed: {seed}
 """
 
@@ -57,8 +57,8 @@ def write_demo_project(folder: Path, *, seed: int = 0, progress: Progress = sile
     return project
 
 
-def pretrain(*, seed: int, progress: Progress = silent) -> dict[str, torch.Tensor]:
-    """State dict of the demo's ResNet after ``EPOCHS`` epochs on the pre-training digits (AdamW, cosine)."""
+def pretrain(*, seed: int, epochs: int = EPOCHS, progress: Progress = silent) -> dict[str, torch.Tensor]:
+    """State dict of the demo's ResNet after some epochs on the pre-training digits (AdamW, cosine)."""
     source = resolve(BackboneSource(name=MODEL, in_chans=1, image_size=IMAGE_SIZE, seed=seed))[0]
     module = build_module(source, pretrained=False).train()
     catalogue = builtin_catalogue("builtin/digits-pretrain")
@@ -67,9 +67,9 @@ def pretrain(*, seed: int, progress: Progress = silent) -> dict[str, torch.Tenso
         torch.manual_seed(seed)
         head = nn.Linear(int(module(images[:2]).shape[1]), len(catalogue.class_names))
         optimizer = torch.optim.AdamW([*module.parameters(), *head.parameters()], lr=PEAK_RATE)
-        steps = EPOCHS * (len(images) // BATCH)
+        steps = epochs * (len(images) // BATCH)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        order = torch.cat([torch.randperm(len(images)) for _ in range(EPOCHS + 1)])
+        order = torch.cat([torch.randperm(len(images)) for _ in range(epochs + 1)])
         for k in range(steps):
             batch = order[k * BATCH : (k + 1) * BATCH]
             optimizer.zero_grad()

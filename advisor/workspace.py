@@ -38,6 +38,9 @@ EXPERTS_NAME = "experts.json"
 VALIDATION_NAME = "validation.json"
 DIVERGED_NAME = "diverged_experts.json"
 COSTED = (HEADS_NAME, CONSTANTS_NAME, RANGE_TEST_NAME, DIVERGED_NAME, EXPERTS_NAME, VALIDATION_NAME)
+# Below so many parameters a CPU trains with one thread: more gain nothing on idle cores, cost a factor 30 on busy ones,
+# and the number must not depend on the load, since sums of other threads round otherwise.
+SMALL_BACKBONE = 2_000_000
 BEFORE_ADVICE = ("heads", "constants", "range test", "probes")
 
 
@@ -126,6 +129,8 @@ class Workspace:
                 meter=spending.meter,
                 allow_unreadable=self.allow_unreadable,
             )
+            if self._depth:
+                calm_threads(prepared)
             if not self.run.has(HEADS_NAME):
                 self.run.write_json(HEADS_NAME, {"spent": spending.spent(), "notes": list(prepared.notes)})
         for name in PIECES:
@@ -185,11 +190,17 @@ class Workspace:
             yield
             return
         self._depth += 1
+        import torch
+
+        threads = torch.get_num_threads()
         try:
             with self.run.writing(command), self.interrupts:
+                if "prepared" in self.__dict__:
+                    calm_threads(self.prepared)
                 yield
         finally:
             self._depth -= 1
+            torch.set_num_threads(threads)
 
     @contextmanager
     def spending(self, what: str) -> Iterator[Spending]:
@@ -215,6 +226,14 @@ class Workspace:
                 f"max_cost={self.max_cost:.0f} leaves {max(left, 0):.0f} per-sample gradients, {what} takes "
                 f"{units:.0f}; raise --max-cost and run the command again: everything done so far is kept"
             )
+
+
+def calm_threads(prepared: Prepared) -> None:
+    """One thread for small backbones on a CPU (``SMALL_BACKBONE``); a session restores the number."""
+    import torch
+
+    if prepared.backbone.device.type == "cpu" and prepared.backbone.num_parameters < SMALL_BACKBONE:
+        torch.set_num_threads(1)
 
 
 def open_workspace(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 
 from advisor import pipeline
 from advisor.demo import pretrain
@@ -31,7 +32,7 @@ budget: {probe_share: 1.0, probes: 3}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    (folder / "base.safetensors").write_bytes(safetensors.torch.save(pretrain(seed=0)))
+    (folder / "base.safetensors").write_bytes(safetensors.torch.save(pretrain(seed=0, epochs=2)))
     (folder / "project.yaml").write_text(PROJECT)
     return folder
 
@@ -55,6 +56,17 @@ def test_everything_a_run_promises_is_there(finished):
     assert (run.path / "study.journal").exists()
     assert run.writer() is None
     assert run.damaged() == ()
+
+
+def test_a_small_backbone_runs_on_one_thread_and_the_callers_number_comes_back(finished):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with finished.session("look"):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_merged_model_is_x0_plus_the_advised_task_vectors(finished):

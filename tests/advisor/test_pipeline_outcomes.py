@@ -25,7 +25,7 @@ HOT = "{sgd: [1.0e+4, 1.0e+5]}"  # every probe diverges
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("outcomes")
-    (folder / "base.safetensors").write_bytes(safetensors.torch.save(pretrain(seed=0)))
+    (folder / "base.safetensors").write_bytes(safetensors.torch.save(pretrain(seed=0, epochs=2)))
     (folder / "project.yaml").write_text(PROJECT)
     (folder / "hot.yaml").write_text(PROJECT.replace("{sgd: [1.0e-5, 1.0e-2]}", HOT))
     return folder

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -198,7 +199,10 @@ def _connect(storage: StudyStorage) -> BaseStorage:
     with warnings.catch_warnings():
         # Optuna calls heartbeats experimental; all that is asked of them here is to exist for other programs' trials.
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(storage.url, engine_kwargs=waiting, heartbeat_interval=storage.heartbeat_seconds)
+        opened = RDBStorage(storage.url, engine_kwargs=waiting, heartbeat_interval=storage.heartbeat_seconds)
+    # Optuna leaves closing its connections to the garbage collector, of which Python 3.13 warns.
+    weakref.finalize(opened, opened.engine.dispose)
+    return opened
 
 
 def _foreign(storage: StudyStorage, name: str, stored: Any, wanted: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,11 +40,38 @@ def merge(
         Path | None,
         typer.Option(help="Project file whose data tune the coefficients.", metavar="PROJECT", rich_help_panel=FILES),
     ] = None,
-    method: Annotated[str, typer.Option(help="Merge operator.", rich_help_panel=FILES)] = "task_arithmetic",
+    method: Annotated[
+        str, typer.Option(help="Merge operator; auto compares some (with auto and --data).", rich_help_panel=FILES)
+    ] = "task_arithmetic",
     coefficients: Annotated[
         str | None,
-        typer.Option(help="a=0.3,b=0.2, one number for all, or auto; default: the method's.", rich_help_panel=FILES),
+        typer.Option(
+            help="a=0.3,b=0.2, one number for all, or auto; default: the method's.  auto alone goes by the weights, "
+            "auto with --data by measured merges.",
+            rich_help_panel=FILES,
+        ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="With auto and --data: validation labels a class that may be looked at: all, a number, or 0 for "
+            "unlabelled images.  Default: all.",
+            metavar="all|K",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    per_layer_group: Annotated[
+        bool,
+        typer.Option(
+            "--per-layer-group", help="With auto and --data: coefficients for groups of layers.", rich_help_panel=FILES
+        ),
+    ] = False,
+    simplex: Annotated[
+        bool,
+        typer.Option(
+            "--simplex", help="With auto: coefficients add up to 1; else each is free in [0, 2].", rich_help_panel=FILES
+        ),
+    ] = False,
     option: Annotated[
         list[str] | None,
         typer.Option(help="Option of the method as name=value, e.g. density=0.2.", rich_help_panel=FILES),
@@ -73,6 +99,9 @@ def merge(
     merge-advisor merge runs/20261122-060000-digits
 
     merge-advisor merge --base base.safetensors --experts a=a.safetensors b=b.safetensors --out merged
+
+    merge-advisor merge --base base.safetensors --experts a=a.safetensors b=b.safetensors --data project.yaml
+    --coefficients auto --labels 5 --out merged
     """
     given = list(parts or [])
     if base is None and not experts:
@@ -89,12 +118,37 @@ def merge(
     if len(files) < 1:
         raise ValueError("experts=[] must name at least one; write --experts name=file")
     tuned = coefficients == "auto"
-    values = tune_coefficients(base, files, data) if tuned else parse_coefficients(coefficients)
-    if data is not None and not tuned:
-        raise ValueError(f"data={str(data)!r} is used by --coefficients auto alone; leave it out or add that")
+    values = None if tuned else parse_coefficients(coefficients)
+    if not tuned:
+        _refuse_tuning_options(data, labels, per_layer_group=per_layer_group, simplex=simplex, method=method)
     chosen = {name: _scalar(text) for name, text in options.parse_pairs(option or [], "option").items()}
+    shell = Shell(as_json=as_json, is_quiet=quiet)
     if dry_run:
-        _say_plan(Shell(as_json=as_json, is_quiet=quiet), base, files, method, out)
+        _say_plan(shell, base, files, method, out)
+        return
+    if tuned:
+        from advisor.cli_tuning import TuningRequest, merge_tuned
+        from advisor.coefficients_sections import tuned_sections
+
+        if chosen:
+            raise ValueError(
+                f"option={chosen}: tuned coefficients go with the method's own options; leave --option out"
+            )
+        request = TuningRequest(
+            base=base,
+            experts=files,
+            data=data,
+            labels=labels,
+            method=method,
+            layers=per_layer_group,
+            simplex=simplex,
+            device=device,
+            seed=seed or 0,
+        )
+        given_on = {"max_shard_size": max_shard_size, "workers": workers, "overwrite": overwrite}
+        found, result = merge_tuned(shell, request, out, given_on)
+        value = _plain(result, out) | {"tuning": found.to_json()}
+        shell.result(value, [*tuned_sections(found), result_section(result, out)])
         return
     from advisor.merging import merge as merge_files
 
@@ -110,7 +164,7 @@ def merge(
         overwrite=overwrite,
         **chosen,
     )
-    Shell(as_json=as_json, is_quiet=quiet).result(_plain(result, out), [result_section(result, out)])
+    shell.result(_plain(result, out), [result_section(result, out)])
 
 
 def _merge_run(shell: Shell, ws: Workspace, given: dict[str, Any]) -> dict[str, Any]:
@@ -148,21 +202,17 @@ def parse_coefficients(text: str | None) -> dict[str, float] | float | None:
         raise ValueError(f"coefficients={text!r} must hold numbers; write a=0.3,b=0.2, or 0.4 for all") from None
 
 
-def tune_coefficients(base: Path, experts: Mapping[str, str], data: Path | None) -> dict[str, float]:
-    """Coefficients chosen from the weights and, where there are any, data.
-
-    Raises:
-        ValueError: this version cannot choose them.
-    """
-    if find_spec("advisor.coefficients") is None:
+def _refuse_tuning_options(
+    data: Path | None, labels: str | None, *, per_layer_group: bool, simplex: bool, method: str
+) -> None:
+    """Refuse options of a tuning where coefficients are given."""
+    if data is not None:
+        raise ValueError(f"data={str(data)!r} is used by --coefficients auto alone; leave it out or add that")
+    if labels is not None or per_layer_group or simplex or method == "auto":
         raise ValueError(
-            "coefficients='auto' is not offered by this version; give numbers such as --coefficients "
-            + ",".join(f"{name}=0.3" for name in experts)
+            f"labels={labels}, per-layer-group={per_layer_group}, simplex={simplex}, method={method!r}: --labels, "
+            "--per-layer-group, --simplex and --method auto go with --coefficients auto alone; add that"
         )
-    from advisor.coefficients import tune  # type: ignore[import-not-found]
-
-    found = tune(base, experts, data=data)
-    return {name: float(value) for name, value in found.coefficients.items()}
 
 
 def _scalar(text: str) -> Any:

@@ -22,11 +22,12 @@ from advisor.coefficients_evidence import concatenated
 from advisor.coefficients_recombining import Recombination, cache_task_vectors
 from advisor.goal import Goal
 from advisor.hand_merging import HEAD_ENDING
+from advisor.merging.compatibility import check_base
 from advisor.merging.sources import Location, Source, open_source
 from advisor.preparing import Prepared, prepare
 from advisor.project import Project, load_project
 from advisor.runs import is_run
-from advisor.workspace import open_workspace
+from advisor.workspace import PROJECT_NAME, open_workspace
 from estimators.cost import CostMeter
 from estimators.files import write_bytes_atomic
 from estimators.objectives import ClassificationObjective
@@ -109,22 +110,23 @@ def open_problem(
         IncompatibleCheckpoints: base or experts do not fit the project's backbone.
         ValueError: the experts have no task in the project, or the project does not fit its data.
     """
+    project = _project_of(data)
+    absent = [name for name in project.task_weights() if name not in experts]
+    if absent:
+        raise ValueError(
+            f"tasks {absent} of the project have no expert of that name among {list(experts)}; name the experts like "
+            "their tasks, or leave those tasks out of the project"
+        )
     base_state = read_state(base, "base")
     states = {name: read_state(location, f"expert {name!r}") for name, location in experts.items()}
     with tempfile.TemporaryDirectory() as scratch:
         meter = CostMeter()
-        project, prepared = _prepare(data, base, base_state, Path(scratch), meter, device, seed)
-        weights = project.task_weights()
-        absent = [name for name in weights if name not in states]
-        if absent:
-            raise ValueError(
-                f"tasks {absent} of the project have no expert of that name among {list(states)}; name the experts "
-                "like their tasks, or leave those tasks out of the project"
-            )
+        prepared = _prepare(data, project, base_state, Path(scratch), meter, device, seed)
         merges = cache_task_vectors(prepared.backbone, base_state, states)
+        check_base(merges.labels, np.sqrt(np.diag(merges.gram())).tolist(), float(merges.start.norm()))
         heads, notes = {}, list(prepared.notes)
         for task in prepared.tasks:
-            own = _own_head(experts[task.name], task.fitted_head())
+            own = own_head(experts[task.name], task.fitted_head())
             heads[task.name] = own or task.fitted_head()
             if own is not None:
                 notes.append(f"task {task.name!r}: the head that lies beside its expert is used")
@@ -133,7 +135,7 @@ def open_problem(
             merges=merges,
             heads=heads,
             samples={task.name: task.validation for task in prepared.tasks},
-            goal=Goal(weights=weights, kind=objective.goal, max_drop=objective.max_drop),
+            goal=Goal(weights=project.task_weights(), kind=objective.goal, max_drop=objective.max_drop),
             notes=tuple(notes),
         )
 
@@ -152,21 +154,28 @@ def read_state(location: Location, place: str) -> dict[str, Tensor]:
     return state
 
 
+def _project_of(data: Path | str | Project) -> Project:
+    """The project, of a run or by file."""
+    if isinstance(data, Project):
+        return data
+    path = Path(data)
+    return load_project(path / PROJECT_NAME if is_run(path) else path)
+
+
 def _prepare(
     data: Path | str | Project,
-    base: Location,
+    project: Project,
     state: Mapping[str, Tensor],
     scratch: Path,
     meter: CostMeter,
     device: str | None,
     seed: int | None,
-) -> tuple[Project, Prepared]:
+) -> Prepared:
     """A run as it is; a project around the given base."""
     if isinstance(data, Path | str) and is_run(Path(str(data))):
         ws = open_workspace(Path(str(data)), device=device)
         with ws.session("merge"):
-            return ws.project, ws.prepared
-    project = data if isinstance(data, Project) else load_project(Path(str(data)))
+            return ws.prepared
     checkpoint = scratch / "base.safetensors"
     contiguous = {name: value.contiguous().clone() for name, value in state.items()}
     write_bytes_atomic(checkpoint, safetensors.torch.save(contiguous))
@@ -176,10 +185,15 @@ def _prepare(
     changes = {"backbone": given} | ({} if seed is None else {"seed": seed})
     around = project.model_copy(update=changes)
     around._origin = project._origin
-    return around, prepare(around, scratch / "run", device=device, meter=meter)
+    return prepare(around, scratch / "run", device=device, meter=meter)
 
 
-def _own_head(location: Location, fitted: LinearHead) -> LinearHead | None:
+def own_head(location: Location, fitted: LinearHead) -> LinearHead | None:
+    """The head that lies beside an expert's file, or ``None``.
+
+    Raises:
+        ValueError: it is there but does not fit the task.
+    """
     if not isinstance(location, Path | str):
         return None
     path = Path(location)

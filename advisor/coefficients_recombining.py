@@ -90,6 +90,7 @@ class Recombination:
             method=method,
             coefficients=[float(value) for value in row],
             seed=seed,
+            trust_base=True,  # checked when the problem was opened
             **options,
         )
         for name in self.statistics:
@@ -177,23 +178,20 @@ def cache_task_vectors(backbone: TorchBackbone, base: State, experts: Mapping[st
 
 
 def layer_groups(backbone: TorchBackbone, *, most: int = 6) -> dict[str, tuple[int, int]]:
-    """Neighbouring layers in the network's order, at most ``most`` groups of similar numbers of parameters.
+    """Neighbouring layers in the network's order, at most ``most`` groups of similar numbers of layers.
 
     Layers are told apart by their names up to the first number (``blocks.3``, ``layer1``, ``stages.0``).
     """
     starts: dict[str, int] = {}
     for name, first in _positions(backbone).items():
         starts.setdefault(_layer_of(name), first)
-    total = backbone.num_parameters
-    ends = [*list(starts.values())[1:], total]
+    layers = list(starts)
     groups: dict[str, tuple[int, int]] = {}
-    members: list[str] = []
-    begun = 0
-    for layer, end in zip(starts, ends, strict=True):
-        members.append(layer)
-        if end >= total * (len(groups) + 1) / most or end == total:
-            groups[members[0] if len(members) == 1 else f"{members[0]} to {members[-1]}"] = (begun, end)
-            members, begun = [], end
+    for members in np.array_split(np.arange(len(layers)), min(most, len(layers))):
+        first, last = layers[members[0]], layers[members[-1]]
+        after = int(members[-1]) + 1
+        end = starts[layers[after]] if after < len(layers) else backbone.num_parameters
+        groups[first if first == last else f"{first} to {last}"] = (starts[first], end)
     return groups
 
 

@@ -134,14 +134,15 @@ class TunedCoefficients:
     def figures(self) -> dict[str, float | str]:
         """Lines for the model card."""
         lines: dict[str, float | str] = {"coefficients chosen from": self.source}
+        what = "risk" if self.source == "validation" else "disagreement with the expert"
         for name, (low, high) in self.intervals.items():
             lines[f"90 % interval of {name}"] = f"{low:.3g} to {high:.3g}"
         for name, task in self.tasks.items():
-            lines[f"risk of {name}: x₀, own expert, merge measured"] = (
+            lines[f"{what}, {name}: x₀, own expert, merge measured"] = (
                 f"{task.initial:.4g}, {task.expert:.4g}, {task.measured:.4g}"
             )
             p = task.predicted
-            lines[f"risk of {name} predicted on new samples"] = f"{p.value:.4g} [{p.low:.4g}, {p.high:.4g}]"
+            lines[f"{what}, {name}, predicted on new samples"] = f"{p.value:.4g} [{p.low:.4g}, {p.high:.4g}]"
         return lines
 
 

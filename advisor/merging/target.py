@@ -16,6 +16,8 @@ from advisor.merging.safetensors_writing import INDEX_NAME, SINGLE_NAME, hidden_
 
 CARD_NAME = "README.md"
 RECIPE_NAME = "mergekit.yml"
+TUNING_NAME = "coefficients.json"  # written beside a merge whose coefficients were tuned
+STUDY_NAME = "coefficients-study.log"
 _OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 
@@ -103,7 +105,7 @@ def _check_out(out: Path, inputs: MergeInputs, overwrite: bool) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (INDEX_NAME, CARD_NAME, RECIPE_NAME) or _OURS.fullmatch(name) is not None
+    return name in (INDEX_NAME, CARD_NAME, RECIPE_NAME, TUNING_NAME, STUDY_NAME) or _OURS.fullmatch(name) is not None
 
 
 def _make_parents(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from advisor import cli_merging
+from advisor.coefficients_prior import prior_coefficients
 from tests.advisor.cli_fakes import FakePipeline, Ran, fake, project
 
 __all__ = ["fake", "project"]
@@ -59,6 +59,19 @@ def test_a_method_with_options_and_text_output(files: Path, capsys: pytest.Captu
         ([*BY_FILE, "--method", "magic"], "method='magic' is unknown"),
         ([*BY_FILE, "--option", "densty=1", "--method", "ties"], "densty"),
         ([*BY_FILE, "--data", "project.yaml"], "is used by --coefficients auto alone"),
+        ([*BY_FILE, "--labels", "5"], "go with --coefficients auto alone"),
+        ([*BY_FILE, "--method", "auto"], "go with --coefficients auto alone"),
+        ([*BY_FILE, "--coefficients", "auto", "--labels", "5"], "chosen on data; add --data PROJECT"),
+        ([*BY_FILE, "--coefficients", "auto", "--method", "ties"], "chosen on data; add --data PROJECT"),
+        ([*BY_FILE, "--coefficients", "auto", "--option", "density=0.5"], "leave --option out"),
+        (
+            [*BY_FILE, "--coefficients", "auto", "--data", "project.yaml", "--labels", "few"],
+            "must be 'all' or a whole number a class",
+        ),
+        (
+            [*BY_FILE, "--coefficients", "auto", "--data", "project.yaml"],
+            "tasks ['low', 'high'] of the project have no expert of that name",
+        ),
     ],
 )
 def test_what_does_not_fit_is_explained_and_nothing_is_written(
@@ -71,13 +84,31 @@ def test_what_does_not_fit_is_explained_and_nothing_is_written(
     assert not Path("x").exists()
 
 
-def test_tuned_coefficients_are_refused_where_they_are_not_offered(
-    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cli_merging, "find_spec", lambda name: None)
-    ran = Ran(capsys, *BY_FILE, "--coefficients", "auto")
-    assert ran.code == 2
-    assert "is not offered by this version; give numbers such as --coefficients a=0.3,b=0.3" in ran.said
+def test_coefficients_from_weights_alone_are_merged_and_kept(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(capsys, *BY_FILE, "--coefficients", "auto", "--json")
+    assert ran.code == 0
+    value = json.loads(ran.out)
+    chosen = value["coefficients"]
+    norms = {"a": 0.1 * 4, "b": 0.2 * 4}  # parallel task vectors, 16 numbers each
+    base, merged = load_file("base.safetensors"), load_file("merged/model.safetensors")
+    total = np.sqrt(sum(np.square(part).sum() for part in base.values()))
+    gram = np.outer(list(norms.values()), list(norms.values()))
+    np.testing.assert_allclose(list(chosen.values()), prior_coefficients(gram, float(total)), rtol=1e-3)
+    for key in base:
+        np.testing.assert_allclose(merged[key], base[key] + chosen["a"] * 0.1 + chosen["b"] * 0.2, rtol=1e-5)
+    assert json.loads(Path("merged/coefficients.json").read_text()) == value["tuning"]
+    assert value["tuning"]["source"] == "weights"
+    assert not Path("merged/coefficients-study.log").exists()
+    again = Ran(capsys, *BY_FILE, "--coefficients", "auto", "--overwrite")
+    assert again.code == 0
+    assert "Coefficients chosen from weights alone" in again.out
+    assert "90 % interval" in again.out
+
+
+def test_a_dry_run_tunes_nothing(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(capsys, *BY_FILE, "--coefficients", "auto", "--data", "no-such-project.yaml", "--dry-run")
+    assert ran.code == 0
+    assert not Path("merged").exists()
 
 
 def test_a_dry_run_merges_nothing(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,12 @@ def write_demo_project(folder: Path, *, seed: int = 0, progress: Progress = sile
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "base.safetensors"
     if not checkpoint.exists():
-        write_bytes_atomic(checkpoint, safetensors.torch.save(pretrain(seed=0, progress=progress)))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as every stage of so small a backbone
+        try:
+            write_bytes_atomic(checkpoint, safetensors.torch.save(pretrain(seed=0, progress=progress)))
+        finally:
+            torch.set_num_threads(threads)
     project = folder / "project.yaml"
     write_bytes_atomic(project, PROJECT.format(model=MODEL, size=IMAGE_SIZE, seed=seed).encode())
     return project

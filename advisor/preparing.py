@@ -26,7 +26,7 @@ from estimators.backbone import TorchBackbone
 from estimators.backbone_files import ABOUT_FILE, DamagedBackbone, load_backbone, store_backbone
 from estimators.backbone_loading import BackboneSource, backbone_fingerprint, build_backbone, resolve
 from estimators.cost import CostMeter
-from estimators.devices import resolve_device
+from estimators.devices import calm_threads, resolve_device
 from estimators.files import read_json, sha256_bytes, write_json
 from estimators.head_files import DamagedHead, load_head, store_head
 from estimators.heads import HeadFit, fit_head
@@ -67,7 +67,13 @@ class Prepared:
 
 
 def prepare(
-    project: Project, run_dir: Path, *, device: str | None = None, meter: CostMeter, allow_unreadable: bool = False
+    project: Project,
+    run_dir: Path,
+    *,
+    device: str | None = None,
+    meter: CostMeter,
+    allow_unreadable: bool = False,
+    may_calm_threads: bool = False,
 ) -> Prepared:
     """Prepare a project in a run directory, or read back what is there.
 
@@ -77,6 +83,7 @@ def prepare(
         device: overrides the project's device.
         meter: counts the head fits' forward passes.
         allow_unreadable: leave unreadable images out, with a caveat, instead of stopping.
+        may_calm_threads: go on with one thread if the backbone is small (``estimators.devices.calm_threads``).
 
     Raises:
         OtherProject: if the run was made from another project.
@@ -87,6 +94,8 @@ def prepare(
     _refuse_other_project(project, run_dir, mended)
     source, _ = resolve(backbone_source(project))
     backbone, notes = _backbone(project, source, run_dir, torch_device, mended)
+    if may_calm_threads:
+        calm_threads(backbone.num_parameters, torch_device)
     fingerprint = backbone_fingerprint(backbone)
     records, tasks, said = _tasks(project, run_dir, source, mended, allow_unreadable=allow_unreadable)
     check_batches(project, {name: len(task.train) for name, task in tasks.items()})

@@ -38,9 +38,6 @@ EXPERTS_NAME = "experts.json"
 VALIDATION_NAME = "validation.json"
 DIVERGED_NAME = "diverged_experts.json"
 COSTED = (HEADS_NAME, CONSTANTS_NAME, RANGE_TEST_NAME, DIVERGED_NAME, EXPERTS_NAME, VALIDATION_NAME)
-# Below so many parameters a CPU trains with one thread: more gain nothing on idle cores, cost a factor 30 on busy ones,
-# and the number must not depend on the load, since sums of other threads round otherwise.
-SMALL_BACKBONE = 2_000_000
 BEFORE_ADVICE = ("heads", "constants", "range test", "probes")
 
 
@@ -128,9 +125,8 @@ class Workspace:
                 device=self.device or self.project.device,
                 meter=spending.meter,
                 allow_unreadable=self.allow_unreadable,
+                may_calm_threads=self._depth > 0,
             )
-            if self._depth:
-                calm_threads(prepared)
             if not self.run.has(HEADS_NAME):
                 self.run.write_json(HEADS_NAME, {"spent": spending.spent(), "notes": list(prepared.notes)})
         for name in PIECES:
@@ -192,11 +188,13 @@ class Workspace:
         self._depth += 1
         import torch
 
+        from estimators.devices import calm_threads
+
         threads = torch.get_num_threads()
         try:
             with self.run.writing(command), self.interrupts:
                 if "prepared" in self.__dict__:
-                    calm_threads(self.prepared)
+                    calm_threads(self.prepared.backbone.num_parameters, self.prepared.backbone.device)
                 yield
         finally:
             self._depth -= 1
@@ -226,14 +224,6 @@ class Workspace:
                 f"max_cost={self.max_cost:.0f} leaves {max(left, 0):.0f} per-sample gradients, {what} takes "
                 f"{units:.0f}; raise --max-cost and run the command again: everything done so far is kept"
             )
-
-
-def calm_threads(prepared: Prepared) -> None:
-    """One thread for small backbones on a CPU (``SMALL_BACKBONE``); a session restores the number."""
-    import torch
-
-    if prepared.backbone.device.type == "cpu" and prepared.backbone.num_parameters < SMALL_BACKBONE:
-        torch.set_num_threads(1)
 
 
 def open_workspace(

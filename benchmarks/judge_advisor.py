@@ -2,8 +2,8 @@ r"""The advisor under judgement: probes chosen by its own design and replayed, i
 
     probes      ``advisor.probing.next_probe`` within ``BUDGET_SHARE`` of a full fine-tune, heads and constants included
     fit         ``advisor.risk_model.RiskModel``
-    advice      the candidate of the grid with the lowest predicted goal; refused where the predicted gain over x_0 is
-                below the advisor's own ``MIN_GAIN``
+    advice      the candidate of the grid with the lowest predicted goal, ranked with the advisor's own prices
+                (``advisor.searching.caution``); refused where the predicted gain over x_0 is below its ``MIN_GAIN``
     refit       the advised recipe is trained, its merges are measured on validation data, the model is fitted again
 
 Every step is counted: heads, constants, probes, merged evaluations, trained recipes.
@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.observations import ProbeData
-from advisor.plan import Plan
+from advisor.plan import Plan, PlanTable
 from advisor.probing import LINEAR_METHOD, MergePoint, Probe, design_probes, measured_gain, next_probe
+from advisor.risk_fit import over_all
 from advisor.risk_model import RiskModel
+from advisor.searching import caution
 from advisor.status import MIN_GAIN
 from benchmarks.suite_format import Candidates, FloatArray, Suite, candidate_plans, evaluation_units
 from benchmarks.suite_replay import ProbeRequest, Replay, ReplayedProbe, collect, observation, replay_probe
@@ -42,6 +44,7 @@ class SuiteAdvice:
         candidates: the grid's plans.
         choice: position of the advised candidate, or ``None`` for refusing.
         goal: [C] predicted goal of each candidate; infinite where the model could not say.
+        price: [C] the cautious factor by which candidates are ranked.
         model: the fitted model.
         replay: the probes it rests on.
     """
@@ -49,6 +52,7 @@ class SuiteAdvice:
     candidates: Candidates
     choice: int | None
     goal: FloatArray
+    price: FloatArray
     model: RiskModel
     replay: Replay
 
@@ -58,11 +62,12 @@ def advise_on_suite(suite: Suite, seed: int, *, replay: Replay | None = None) ->
     replay = replay_design(suite, seed) if replay is None else replay
     candidates = candidate_plans(suite, seed)
     model = RiskModel(seed=0).fit(replay.data)
-    goal = predict_goal(model, candidates.plans).value
+    predicted = predict_goal(model, candidates.plans)
     return SuiteAdvice(
         candidates=candidates,
-        choice=choose(goal, suite.initial(seed, "validation").mean()),
-        goal=goal,
+        choice=choose(predicted.value, predicted.price, float(model.scales_.initial_risk @ model.weights_)),
+        goal=predicted.value,
+        price=predicted.price,
         model=model,
         replay=replay,
     )
@@ -70,16 +75,24 @@ def advise_on_suite(suite: Suite, seed: int, *, replay: Replay | None = None) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PredictedGoal:
-    """Predicted goals of M plans with 90 % intervals; infinite where the model has no word on a plan."""
+    """Predicted goals of M plans with 90 % intervals; infinite where the model has no word on a plan.
+
+    Attributes:
+        value: [M].
+        low: [M].
+        high: [M].
+        price: [M] the advisor's cautious factor (``advisor.searching``), by which plans are ranked and not reported.
+    """
 
     value: FloatArray
     low: FloatArray
     high: FloatArray
+    price: FloatArray
 
 
 def predict_goal(model: RiskModel, plans: Sequence[Plan]) -> PredictedGoal:
     """Predict what the model can: a plan whose optimizer or method was not probed gets an infinite goal."""
-    value = np.full((3, len(plans)), np.inf)
+    value = np.full((4, len(plans)), np.inf)
     kinds = [(plan.method, frozenset(recipe.optimizer for recipe in plan.recipes.values())) for plan in plans]
     for kind in dict.fromkeys(kinds):
         here = [i for i, other in enumerate(kinds) if other == kind]
@@ -87,13 +100,16 @@ def predict_goal(model: RiskModel, plans: Sequence[Plan]) -> PredictedGoal:
             prediction = model.predict([plans[i] for i in here], return_interval=True)
         except ValueError:
             continue
-        value[:, here] = prediction.goal, prediction.goal_low, prediction.goal_high
-    return PredictedGoal(value=value[0], low=value[1], high=value[2])
+        whole = [over_all(plans[i], model.scales_.names) for i in here]
+        table = PlanTable.from_plans(whole, model.constants_.num_samples)
+        price = 1.0 + caution(table, model.weights_, prediction.untried)
+        value[:, here] = prediction.goal, prediction.goal_low, prediction.goal_high, price
+    return PredictedGoal(value=value[0], low=value[1], high=value[2], price=value[3])
 
 
-def choose(goal: FloatArray, initial: float) -> int | None:
-    """The lowest predicted goal, or ``None`` where it gains less than ``MIN_GAIN`` of x_0's risk."""
-    best = int(np.argmin(goal))
+def choose(goal: FloatArray, price: FloatArray, initial: float) -> int | None:
+    """The lowest goal with its price, or ``None`` where it gains less than ``MIN_GAIN`` of x_0's risk."""
+    best = int(np.argmin(goal * price))
     return best if initial - goal[best] > MIN_GAIN * initial else None
 
 
@@ -181,18 +197,19 @@ def advisor_curve(
     cost, choice = advice.replay.units, advice.choice
     points = [_point(candidates, cost, choice, trained=False)]
     measured = np.zeros(len(candidates), dtype=bool)
-    goal = advice.goal
+    goal, price = advice.goal, advice.price
     for _ in range(REFITS):
-        wanted = int(np.argmin(goal)) if choice is None else choice
+        wanted = int(np.argmin(goal * price)) if choice is None else choice
         rows = _same_run(suite, candidates, wanted) & ~measured
         if not rows.any():
             break
         cost += float(candidates.training_cost[wanted]) + int(rows.sum()) * evaluation_units(suite, seed)
         measured |= rows
         data = _with_rows(suite, data, candidates.rows[rows])
-        goal = predict_goal(RiskModel(seed=0).fit(data), candidates.plans).value
-        goal = np.where(measured, candidates.validation, goal)
-        choice = choose(goal, suite.initial(seed, "validation").mean())
+        predicted = predict_goal(RiskModel(seed=0).fit(data), candidates.plans)
+        goal = np.where(measured, candidates.validation, predicted.value)
+        price = np.where(measured, 1.0, predicted.price)
+        choice = choose(goal, price, suite.initial(seed, "validation").mean())
         points.append(_point(candidates, cost, choice, trained=choice is not None and bool(measured[choice])))
     return points
 

@@ -15,7 +15,7 @@ from advisor.status import EXTRAPOLATION_LIMIT
 from estimators.constants import Constants
 from estimators.datasets import shortened
 
-SHOWN = 3  # diverged probe runs that a caveat names
+SHOWN = 3  # of a list in a caveat; the others are counted
 RANGE_TEST_DISAGREEMENT = 10.0  # factor between the advised rate and the range test's
 
 
@@ -105,15 +105,18 @@ def _identifiability(constants: Constants) -> list[Caveat]:
     if not missing:
         return []
     every = len(constants.tasks)
+    # the gradient variance first: it alone is a warning
+    listed = sorted(missing.items(), key=lambda item: item[0][0] != "gradient variance")
     texts = [
         f"{name} of {'every task' if len(tasks) == every > 1 else shortened(tasks)} ({reason})"
-        for (name, reason), tasks in missing.items()
+        for (name, reason), tasks in listed[:SHOWN]
     ]
+    more = f"; and {len(listed) - SHOWN} more, marked in the table of constants" if len(listed) > SHOWN else ""
     variance = any(name == "gradient variance" for name, _ in missing)
     return [
         Caveat(
             name="constants_not_identified",
-            text=f"Not determined by the samples that the budget paid for: {'; '.join(texts)}.",
+            text=f"Not determined by the samples that the budget paid for: {'; '.join(texts)}{more}.",
             weight="warning" if variance else "info",
         )
     ]

@@ -237,3 +237,18 @@ def test_a_signal_ends_with_130_and_says_how_to_go_on(number: signal.Signals, pr
     run = RunDirectory.open(project.parent / "mine")
     assert run.events().records[-1]["kind"] == "interrupted"
     assert run.writer() is None
+
+
+def test_advice_that_was_made_again_while_training_is_shown_too(
+    fake: FakePipeline, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverge(stage: str, ws: Any) -> None:
+        if stage == "run_all":
+            fake.advice = samples.recommendation(NAMES, plan=samples.plan(NAMES, rate=0.0017), sentence="Go slower.")
+
+    fake.during = diverge
+    ran = Ran(capsys, "run", project)
+    assert ran.code == 0
+    assert "An advised expert diverged; with that known the advice was made again" in ran.said
+    assert ran.out.count("Recipes, merged by") == 2
+    assert "Go slower." in ran.out

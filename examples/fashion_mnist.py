@@ -31,10 +31,10 @@ TASKS = {
     "others": ("trouser", "dress", "bag"),
 }
 # images a class: the first ones of Fashion-MNIST's training file, the next ones, and the first of its test file
-SPLITS = {"train": 48, "val": 24, "test": 48}
+SPLITS = {"train": 48, "val": 32, "test": 64}
 
 PROJECT = """\
-backbone: {name: tf_efficientnet_lite0, checkpoint: efficientnet_lite0.safetensors, image_size: 32}
+backbone: {name: tf_efficientnet_lite0, checkpoint: efficientnet_lite0.safetensors, image_size: 64}
 tasks:
   tops:   {data: tops}
   shoes:  {data: shoes}
@@ -42,7 +42,7 @@ tasks:
 search:
   learning_rate: {sgd: [1.0e-4, 1.0], adamw: [1.0e-5, 1.0e-2]}
   batch_size: [8, 32]
-  steps: [8, 40]
+  steps: [8, 32]
 budget: {probe_share: 1.0}
 """
 

@@ -151,7 +151,9 @@ def _probes(probes: Sequence[Probe]) -> list[Caveat]:
 
 def _range_test(plan: Plan, suggestion: float | None) -> list[Caveat]:
     rates: Mapping[str, float] = {
-        name: recipe.learning_rate for name, recipe in plan.recipes.items() if recipe.optimizer == "sgd"
+        name: recipe.learning_rate
+        for name, recipe in plan.recipes.items()
+        if recipe.optimizer == "sgd" and plan.coefficients[name] > 0
     }
     if suggestion is None or not rates:
         return []

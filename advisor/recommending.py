@@ -99,7 +99,7 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
         probes=situation.probes,
         gain=gain,
         extrapolation=extrapolation,
-        edges_of_space=study.edges if is_best else (),
+        edges_of_space=telling_edges(study.edges, situation) if is_best else (),
         range_suggestion=situation.range_suggestion,
         notes=(*situation.notes, *study.caveats),
         left_out=situation.left_out,
@@ -191,6 +191,12 @@ def best_of_other_optimizers(plan: Plan, found: Evaluations) -> dict[str, Predic
             k = index[int(np.argmin(found.goal[index]))]
             best[name] = interval(found.goal[k], found.low[k], found.high[k])
     return best
+
+
+def telling_edges(edges: Sequence[tuple[str, str]], situation: Situation) -> list[tuple[str, str]]:
+    """Edges of the space beyond which a better plan may lie: a coefficient of 0 is none, as nothing lies below."""
+    lowest = situation.search.coefficients.range[0]
+    return [edge for edge in edges if not (edge[0].startswith("coefficient") and edge[1] == "low" and lowest == 0)]
 
 
 def find_alternatives(

@@ -6,9 +6,12 @@ from advisor.advice import Caveat, Predicted
 from advisor.caveats import find_caveats
 from advisor.plan import Plan
 from advisor.probing import Probe
+from advisor.project_search import CoefficientSettings, SearchSettings
+from advisor.recommending import telling_edges
 from estimators.constants import Constants, Estimate
 from estimators.recipe import Recipe
 from tests.advisor.quadratic_merges import QuadraticWorld
+from tests.advisor.test_recommending import situation
 
 WORLD = QuadraticWorld.drawn(size=20)
 RECIPE = Recipe(learning_rate=0.01, batch_size=8, steps=20)
@@ -70,3 +73,26 @@ def test_probes_that_diverged_are_counted() -> None:
 def test_what_was_left_out_of_the_search_stands_among_the_caveats() -> None:
     left = Caveat(name="optimizer_not_probed", text="No probe used adamw.")
     assert found(left_out=(left,))["optimizer_not_probed"] == left
+
+
+def test_the_range_test_speaks_of_experts_that_are_merged() -> None:
+    assert "range_test_disagrees" in found(range_suggestion=1e-5)
+    nothing = Plan.uniform(WORLD.names, RECIPE, 0.0)
+    caveats = find_caveats(
+        nothing,
+        constants=WORLD.constants(),
+        probes=(),
+        gain=Predicted(value=0.5, low=0.4, high=0.6),
+        extrapolation=1.0,
+        edges_of_space=(),
+        range_suggestion=1e-5,
+    )
+    assert caveats == ()
+
+
+def test_a_coefficient_of_zero_is_no_edge_of_the_search() -> None:
+    edges = [("coefficient_a", "low"), ("coefficient_b", "high"), ("steps", "low")]
+    free = SearchSettings()
+    assert telling_edges(edges, situation(WORLD, search=free)) == edges[1:]
+    above = SearchSettings(coefficients=CoefficientSettings(range=(0.1, 1.0)))
+    assert telling_edges(edges, situation(WORLD, search=above)) == edges

@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 SEED ?= 0
 DEMO := .demo
 
-.PHONY: demo test test-long bench check lint format docs wheel clean
+.PHONY: demo test test-long bench check audit lint format docs wheel clean
 
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; install one or name it: make PYTHON=/path/to/python3.12"; exit 2; }
@@ -30,6 +30,15 @@ lint: $(VENV)/.installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+check: lint audit
+
+# bandit reads the source for known kinds of holes; pip-audit asks the package index for known ones in dependencies
+audit: $(VENV)/.installed
+	@$(BIN)/python -c "import bandit, pip_audit" 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check "bandit>=1.8" "pip-audit>=2.8"
+	@$(BIN)/bandit --quiet --recursive --severity-level medium advisor estimators studies app
+	@$(BIN)/pip-audit --skip-editable
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

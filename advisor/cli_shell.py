@@ -39,6 +39,7 @@ OUTCOMES = {
     "MergeDiverged": BAD_INPUT,
 }
 MIN_WIDTH = 80
+LONGEST_MESSAGE = 2000  # values that users gave are quoted, however long they are
 UNFOLDED = 30  # names up to this length stay on one line
 
 
@@ -143,7 +144,10 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 
 def _paragraph(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    return f"{text[: LONGEST_MESSAGE * 2 // 3]} … {text[-LONGEST_MESSAGE // 3 :]}"  # the next step stands at the end
 
 
 def _os_error(error: OSError) -> str:

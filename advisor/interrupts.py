@@ -2,8 +2,9 @@ r"""Stopping cleanly: signals, the stop flag and deadlines, asked between two tr
 
 ``Interrupts.control`` is the control callback of the training loop (``estimators.fine_tuning.Control``): it answers
 ``stopped`` after SIGINT, SIGTERM or a request through the run's ``stop`` file and ``deadline`` once the time limit has
-passed.  Between stages :meth:`Interrupts.check` turns the same into ``RunInterrupted``.  A second SIGINT ends the
-process at once.
+passed.  Between stages :meth:`Interrupts.check` turns the same into ``RunInterrupted``.  Work without training steps
+runs inside :meth:`Interrupts.at_once`, where a signal interrupts without waiting.  A second SIGINT ends the process at
+once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
@@ -55,6 +57,7 @@ class Interrupts:
         self._deadline = None if time_limit is None else clock() + time_limit
         self._signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._at_once = False
 
     def __enter__(self) -> Self:
         """Catch signals, where this thread may (Python lets only the main thread do so)."""
@@ -104,6 +107,15 @@ class Interrupts:
         if reason is not None and (deadline or reason != "deadline"):
             raise self.interruption(reason)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside the block a signal interrupts at once: for work without training steps, nothing of which is kept."""
+        before, self._at_once = self._at_once, True
+        try:
+            yield
+        finally:
+            self._at_once = before
+
     def interruption(self, reason: Reason) -> RunInterrupted:
         """The error for a reason, in words."""
         if reason == "signal":
@@ -117,3 +129,5 @@ class Interrupts:
         if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: at once, at the price of the running step
         self._signal = signal.Signals(number)
+        if self._at_once:
+            raise self.interruption("signal")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ EXPERTS_NAME = "experts.json"
 VALIDATION_NAME = "validation.json"
 DIVERGED_NAME = "diverged_experts.json"
 COSTED = (HEADS_NAME, CONSTANTS_NAME, RANGE_TEST_NAME, DIVERGED_NAME, EXPERTS_NAME, VALIDATION_NAME)
+STEPLESS = ("heads", "constants", "range test")  # work of seconds without a question between its steps
 BEFORE_ADVICE = ("heads", "constants", "range test", "probes")
 
 
@@ -205,7 +206,8 @@ class Workspace:
         """Count the units and seconds of one piece of work; work that is cut off is told in an event."""
         spending = Spending(what=what)
         try:
-            yield spending
+            with self.interrupts.at_once() if what in STEPLESS else nullcontext():
+                yield spending
         except BaseException:
             self.run.event("thrown_away", what=what, units=spending.meter.units, seconds=spending.seconds)
             raise

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def mend_journal(path: Path, *, repair: bool) -> Iterator[str]:
     if not path.exists():
         return
     with _locked(path):
+        _remove_left_locks(path)
         lines = path.read_bytes().splitlines(keepends=True)
         torn = bool(lines) and not lines[-1].endswith(b"\n")
         damaged = _damaged_lines(lines)
@@ -108,6 +110,14 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _remove_left_locks(path: Path) -> None:
+    """Remove what Optuna's lock leaves when its process is killed while it lets go; young ones may be in use."""
+    for left in path.parent.glob(f"{path.name}.lock*.rename"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LOCK_GRACE_SECONDS:
+                left.unlink()
 
 
 def _free_name(path: Path) -> Path:

@@ -33,6 +33,10 @@ class ForeignStudyError(ValueError):
     """A stored study belongs to another project or was started with other settings."""
 
 
+class StudyNotWritten(OSError):
+    """A trial could not be stored; what was stored before is untouched."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyStorage:
     """Where a study is kept.
@@ -103,10 +107,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedStudy:
-    """A study that was opened: Optuna's handle and what had to be repaired, in sentences."""
+    """A study that was opened: Optuna's handle, what had to be repaired, in sentences, and where it is kept."""
 
     study: Study
     notes: tuple[str, ...] = ()
+    place: str = ""
 
     def records(self) -> tuple[dict[str, Record], tuple[str, ...]]:
         """Stored records by key, and a note for each trial that does not match its checksum (it is left out)."""
@@ -124,8 +129,19 @@ class OpenedStudy:
         return found, tuple(notes)
 
     def add(self, trial: FrozenTrial) -> None:
-        """Store one finished trial, whole or not at all."""
-        self.study.add_trial(trial)
+        """Store one finished trial, whole or not at all.
+
+        Raises:
+            StudyNotWritten: if the disk is full, read-only or closed to us.
+        """
+        try:
+            self.study.add_trial(trial)
+        except OSError as error:
+            raise StudyNotWritten(
+                error.errno,
+                f"study {self.place} cannot be written ({error.strerror or error}); free some space or choose another "
+                "--out, then run the command again: everything stored so far is kept",
+            ) from error
 
 
 def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives: int = 1) -> OpenedStudy:
@@ -162,7 +178,7 @@ def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives
         notes.append(
             f"trials {list(stale)} of study {storage.name!r} were left running by another program: marked failed"
         )
-    return OpenedStudy(study=study, notes=tuple(notes))
+    return OpenedStudy(study=study, notes=tuple(notes), place=str(storage.path or storage.url))
 
 
 def mark_stale(study: Study) -> tuple[int, ...]:

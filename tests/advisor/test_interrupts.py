@@ -73,3 +73,16 @@ def test_a_thread_may_ask_but_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == ["go", True]
+
+
+def test_work_without_steps_is_interrupted_at_once() -> None:
+    with Interrupts() as interrupts:
+        with pytest.raises(RunInterrupted, match="stopped by SIGTERM; everything done so far is kept"):  # noqa: SIM117
+            with interrupts.at_once():
+                signal.raise_signal(signal.SIGTERM)
+        assert interrupts.reason == "signal"
+    with Interrupts() as interrupts:
+        with interrupts.at_once():
+            pass
+        signal.raise_signal(signal.SIGTERM)  # outside, the next question answers
+        assert interrupts.control(1, 2) == "stopped"

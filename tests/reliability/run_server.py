@@ -3,11 +3,11 @@
 A script of its own (``python -m tests.reliability.run_server``): it must hold no thread when it forks.  It reads one
 JSON order a line and answers with one JSON line:
 
-    {"arguments": [...], "folder": "...", "kill_after": seconds | null, "kill_at_write": n | null}
+    {"arguments": [...], "folder": "...", "kill_after": seconds | null, "kill_at_write": n | null, "signal": k | null}
     {"status": exit status or -signal, "seconds": wall time, "said": standard error, "writes": writes seen}
 
-``kill_at_write=n`` kills the process at its n-th change of the file system (open for writing, rename, removal), i.e. at
-the moments where a half-written file could be left.
+``signal`` is sent instead of SIGKILL after ``kill_after``.  ``kill_at_write=n`` kills the process at its n-th change of
+the file system (open for writing, rename, removal), i.e. at the moments where a half-written file could be left.
 """
 
 from __future__ import annotations
@@ -53,13 +53,15 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     if child == 0:
         run(order, folder)
     waited = ended_within(child, order.get("kill_after"))
+    signalled = time.monotonic()
     if not waited:
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, order.get("signal") or signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     writes = folder / "writes.txt"
     return {
         "status": os.waitstatus_to_exitcode(status),
         "seconds": time.monotonic() - began,
+        "seconds_after_signal": time.monotonic() - signalled,
         "said": (folder / "stderr.txt").read_text(encoding="utf-8", errors="replace"),
         "writes": int(writes.read_text(encoding="utf-8")) if status == 0 and writes.exists() else 0,
     }
@@ -135,6 +137,7 @@ class Server:
         *arguments: str,
         kill_after: float | None = None,
         kill_at_write: int | None = None,
+        with_signal: int | None = None,
     ) -> dict[str, Any]:
         """Run ``merge-advisor`` with arguments in a folder; see the module's head for the answer."""
         assert self.process.stdin is not None
@@ -144,6 +147,7 @@ class Server:
             "folder": str(folder),
             "kill_after": kill_after,
             "kill_at_write": kill_at_write,
+            "signal": with_signal,
         }
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()

@@ -1,0 +1,69 @@
+"""Two hundred short rounds of advice and validation in one process leave nothing behind: memory, files, threads."""
+
+import gc
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from advisor import baselines, pipeline, validating
+from advisor.workspace import open_workspace
+from tests.reliability.figures import note
+from tests.reliability.whole_path import WholePath
+
+ROUNDS, WARM_UP = 200, 20
+GROWTH = 1.05
+AGAIN = ("recommendation.json", "risk_model.json", "studies.json", "study.journal", "validation.json")
+
+
+def resident_megabytes() -> float:
+    """Memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def open_things() -> tuple[int, int, int]:
+    """Open files, threads and child processes."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), len(children)
+
+
+@pytest.mark.slow
+def test_two_hundred_rounds_leave_nothing_behind(
+    whole: WholePath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    one_default = baselines.default_recipes
+    monkeypatch.setattr(
+        validating, "default_recipes", lambda *args, **kw: dict([*one_default(*args, **kw).items()][:1])
+    )
+    monkeypatch.setattr(baselines, "LAMBDA_GRID", (0.3, 1.0))
+    memory: list[float] = []
+    things = open_things()
+    advice = None
+    for round_ in range(ROUNDS):
+        out = tmp_path / "run"
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(whole.run, out)
+        for name in AGAIN:
+            (out / name).unlink(missing_ok=True)
+        ws = open_workspace(out)
+        with ws.session("soak"):
+            found = pipeline.recommend(ws).to_json()["plan"]
+            pipeline.validate(ws)
+        advice = advice or found
+        assert found == advice
+        del ws
+        gc.collect()
+        memory.append(resident_megabytes())
+        if round_ == WARM_UP:
+            things = open_things()
+    first, last = max(memory[WARM_UP : 2 * WARM_UP]), max(memory[-WARM_UP:])
+    note("soak rounds", ROUNDS)
+    note("soak memory after 20 to 40 rounds, MiB", round(first, 1))
+    note("soak memory in the last 20 rounds, MiB", round(last, 1))
+    assert last <= GROWTH * first, memory[:: ROUNDS // 20]
+    assert open_things() == things

@@ -54,7 +54,15 @@ def test_a_signal_that_orders_subsets_rightly_correlates_fully() -> None:
     for _ in range(20):
         risk, start = rng.uniform(0.2, 1), rng.uniform(0.2, 1)
         noise = {name: float(rng.uniform()) for name in ("alone", "cosine", "distance", "norms")}
-        rows.append({"measured": risk, "initial": start, "foretold": risk**2, "initial_validation": 0.0, **noise})
+        rows.append(
+            {
+                "measured": risk,
+                "initial": start,
+                "foretold": risk**2,
+                "initial_validation": float(rng.uniform()),
+                **noise,
+            }
+        )
     found = correlations(rows)
     assert found["ours"]["risk"] == pytest.approx(1)
     assert abs(found["minus cosine"]["risk"]) < 0.7

@@ -39,6 +39,7 @@ def test_every_error_has_a_code_and_one_paragraph(error: BaseException, code: in
 
 
 def test_the_outcomes_known_by_name_exist() -> None:
+    from advisor.diverging import AdviceWithdrawn
     from advisor.experts import ExpertDiverged
     from advisor.merging.adamerging import MergeDiverged
     from advisor.probe_checks import ContradictoryProbes, TooFewProbes
@@ -46,7 +47,7 @@ def test_the_outcomes_known_by_name_exist() -> None:
     from estimators.outcomes import MeasurementFailed
     from studies.result import NoFeasiblePlanError
 
-    kinds = {ContradictoryProbes, CostLimitReached, ExpertDiverged, MeasurementFailed, MergeDiverged}
+    kinds = {AdviceWithdrawn, ContradictoryProbes, CostLimitReached, ExpertDiverged, MeasurementFailed, MergeDiverged}
     kinds |= {NoFeasiblePlanError, OutOfMemory, ProbesDiverged, TooFewProbes}
     assert set(cli_shell.OUTCOMES) == {kind.__name__ for kind in kinds}
 

@@ -25,6 +25,7 @@ def test_another_process_measures_the_same_to_the_last_bit(whole: WholePath, tmp
     assert numbers(measured(tmp_path, PROJECT)) == whole.results["constants"]["constants"]
 
 
+@pytest.mark.slow
 def test_the_order_of_tasks_changes_no_constant_of_a_task_but_by_rounding(whole: WholePath, tmp_path: Path) -> None:
     project = yaml.safe_load(PROJECT)
     project["tasks"] = dict(reversed(project["tasks"].items()))

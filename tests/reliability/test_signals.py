@@ -41,6 +41,7 @@ def test_not_one_training_step_is_done_after_a_signal(
     assert steps == after
 
 
+@pytest.mark.slow
 def test_signals_at_random_moments_keep_everything(whole: WholePath) -> None:
     chance = random.Random(4)
     slowest, signals = 0.0, 0

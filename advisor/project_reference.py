@@ -50,7 +50,7 @@ same side of all of them, and preparing says how many are shared. A folder that 
 Images are turned upright, cut to their centre square, resized to `image_size` (bilinear, antialiased) and stored in the
 run as bytes. Splits are made once with `seed`, stratified by class, and stored in the run; given split folders are
 respected, a missing one is cut from train. Test data are opened by validation alone, and the run records who opened
-them. Unreadable images stop a command with their names, unless `--allow-unreadable` leaves them out with a caveat.
+them. Unreadable images stop a command with their names, unless `--skip-unreadable` leaves them out with a caveat.
 
 ## Fields
 """

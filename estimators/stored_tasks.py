@@ -150,7 +150,7 @@ def _refuse_unreadable(unreadable: dict[str, str], catalogue: Catalogue, total: 
         named = shortened([f"{name} ({reason})" for name, reason in unreadable.items()], 3)
         raise UnreadableImages(
             f"data={catalogue.origin!r}: {len(unreadable)} of {total} images cannot be read: {named}; repair or remove "
-            "them, or go on without them with --allow-unreadable"
+            "them, or go on without them with --skip-unreadable"
         )
 
 

@@ -59,7 +59,7 @@ def flowers_with_damage(folder: Path, damaged: int) -> Catalogue:
 
 def test_unreadable_images_stop_by_default_named_and_counted(tmp_path: Path) -> None:
     catalogue = flowers_with_damage(tmp_path / "flowers", 2)
-    with pytest.raises(UnreadableImages, match=r"2 of 20 images cannot be read: rose/00.*--allow-unreadable") as caught:
+    with pytest.raises(UnreadableImages, match=r"2 of 20 images cannot be read: rose/00.*--skip-unreadable") as caught:
         store(tmp_path / "run", catalogue)
     assert "rose/001.png" in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ than the pretrained model and than the simple average of every default recipe's 
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ def summarise(seed: int, status: str, validation: Validation) -> dict[str, Any]:
     }
 
 
+def lost_as_null(value: Any) -> Any:
+    """The same with ``None`` where a contender diverged, at any depth."""
+    if isinstance(value, dict):
+        return {name: lost_as_null(cell) for name, cell in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def main() -> None:
     """Run the seeds and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -69,7 +77,7 @@ def main() -> None:
                 "beats_pretrained": sum(row["beats_pretrained"] for row in rows),
                 "beats_best_lambdas": sum(row["beats_best_lambdas"] for row in rows),
                 "interval_holds": sum(row["interval_holds"] for row in rows),
-                "rows": rows,
+                "rows": [lost_as_null(row) for row in rows],
             },
         )
 

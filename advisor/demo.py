@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from advisor.advice import Validation
+from advisor.merging.threads import single_threaded
 from advisor.pipeline import run_all
 from advisor.progress import Progress, both, event_progress, silent
 from advisor.workspace import Workspace, open_workspace
@@ -51,12 +52,8 @@ def write_demo_project(folder: Path, *, seed: int = 0, progress: Progress = sile
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "base.safetensors"
     if not checkpoint.exists():
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as every stage of so small a backbone
-        try:
+        with single_threaded():  # as every stage of so small a backbone
             write_bytes_atomic(checkpoint, safetensors.torch.save(pretrain(seed=0, progress=progress)))
-        finally:
-            torch.set_num_threads(threads)
     project = folder / "project.yaml"
     write_bytes_atomic(project, PROJECT.format(model=MODEL, size=IMAGE_SIZE, seed=seed).encode())
     return project

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -92,6 +91,7 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
     initial_goal = ask.goal.of(initial)
     extrapolation = math.exp(float(prediction.extrapolation[0]))
     edges = stability_edges(ask.model, plan)
+    other_optimizers = best_of_other_optimizers(plan, study, situation.num_samples)
     turning = ask.turning_point(plan, longest=4 * situation.search.steps[1])
     caveats = find_caveats(
         plan,
@@ -134,11 +134,11 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
             turning_point=turning,
             steps_range=situation.search.steps,
             num_samples=situation.num_samples,
-            other_optimizers=best_of_other_optimizers(plan, study.evaluations),
+            other_optimizers={name: ask.goals([best])[0] for name, best in other_optimizers.items()},
         ),
         caveats=caveats,
-        alternatives=find_alternatives(plan, study, ask, situation, is_best=is_best),
-        pareto=find_front(study, situation, names),
+        alternatives=find_alternatives(plan, study, ask, situation, is_best=is_best, other_optimizers=other_optimizers),
+        pareto=find_front(study, ask, situation, names),
         extrapolation=extrapolation,
         cost=dict(situation.cost),
         full_fine_tune=situation.full_fine_tune,
@@ -178,8 +178,9 @@ def stability_edges(model: RiskModel, plan: Plan) -> dict[str, Predicted]:
     return {optimizer: interval(*model.edge(optimizer, size)) for optimizer, size in sizes.items()}
 
 
-def best_of_other_optimizers(plan: Plan, found: Evaluations) -> dict[str, Predicted]:
-    """Best predicted goal among the study's plans for each optimizer that was not advised."""
+def best_of_other_optimizers(plan: Plan, study: StudyResult, num_samples: Mapping[str, int]) -> dict[str, Plan]:
+    """The study's best plan with each optimizer that was not advised."""
+    found = study.evaluations
     if "optimizer" not in found.columns:
         return {}
     column = found.columns["optimizer"]
@@ -188,8 +189,7 @@ def best_of_other_optimizers(plan: Plan, found: Evaluations) -> dict[str, Predic
     for name in sorted(set(column.tolist()) - advised):
         index = np.flatnonzero((column == name) & found.feasible)
         if len(index):
-            k = index[int(np.argmin(found.goal[index]))]
-            best[name] = interval(found.goal[k], found.low[k], found.high[k])
+            best[name] = _plan_at(found, int(index[np.argmin(found.goal[index])]), plan.names, num_samples)
     return best
 
 
@@ -200,7 +200,13 @@ def telling_edges(edges: Sequence[tuple[str, str]], situation: Situation) -> lis
 
 
 def find_alternatives(
-    plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation, *, is_best: bool
+    plan: Plan,
+    study: StudyResult,
+    ask: WhatIf,
+    situation: Situation,
+    *,
+    is_best: bool,
+    other_optimizers: Mapping[str, Plan],
 ) -> tuple[Alternative, ...]:
     """The cheapest near-optimal plan, the best with each other optimizer, the simple average of the advised experts.
 
@@ -211,41 +217,36 @@ def find_alternatives(
     best = parameters_to_plan(study.parameters, names, situation.num_samples)
     listed = [] if is_best else [("best without the limits", best)]
     listed.append(("cheapest near-optimal", cheapest))
-    listed += [
-        (f"best with {name}", _best_with(name, study.evaluations, names, situation.num_samples))
-        for name in best_of_other_optimizers(plan, study.evaluations)
-    ]
+    listed += [(f"best with {name}", other) for name, other in other_optimizers.items()]
     listed.append(("simple average of the advised experts", with_coefficients(plan, 1.0 / len(names))))
-    goals = ask.goals([other for _, other in listed])
-    return tuple(
-        Alternative(label=label, plan=other, goal=goal, cost=float(other.training_cost()))
-        for (label, other), goal in zip(listed, goals, strict=True)
-    )
+    return predicted_alternatives(listed, ask)
 
 
-def _best_with(optimizer: str, found: Evaluations, names: tuple[str, ...], num_samples: Mapping[str, int]) -> Plan:
-    index = np.flatnonzero((found.columns["optimizer"] == optimizer) & found.feasible)
-    best = index[int(np.argmin(found.goal[index]))]
-    return parameters_to_plan(_row(found, int(best)), names, num_samples)
+def find_front(
+    study: StudyResult, ask: WhatIf, situation: Situation, names: tuple[str, ...]
+) -> tuple[Alternative, ...]:
+    """Plans on the front of predicted risk against training cost, at most ``PARETO_POINTS`` of them, cheapest first.
 
-
-def find_front(study: StudyResult, situation: Situation, names: tuple[str, ...]) -> tuple[Alternative, ...]:
-    """Plans on the front of predicted risk against training cost, at most ``PARETO_POINTS`` of them, cheapest first."""
+    Chosen by the study's cautious goal, reported by the prediction itself (``advisor/searching.py``).
+    """
     found = study.evaluations
     index = np.flatnonzero(found.feasible)
-    front = index[pareto_front(found.cost[index], found.goal[index])]
-    front = front[np.argsort(found.cost[front])]
-    kept = front[np.unique(np.linspace(0, len(front) - 1, PARETO_POINTS).round().astype(int))]
+    cautious = index[pareto_front(found.cost[index], found.goal[index])]
+    listed = [("front", _plan_at(found, int(k), names, situation.num_samples)) for k in cautious]
+    front = predicted_alternatives(listed, ask)
+    kept = pareto_front([point.cost for point in front], [point.goal.value for point in front])
+    shown = np.unique(np.linspace(0, len(kept) - 1, PARETO_POINTS).round().astype(int))
+    return tuple(front[k] for k in kept[shown])
+
+
+def predicted_alternatives(listed: Sequence[tuple[str, Plan]], ask: WhatIf) -> tuple[Alternative, ...]:
+    """Labelled plans with their predicted goals and training costs."""
+    goals = ask.goals([plan for _, plan in listed])
     return tuple(
-        Alternative(
-            label="front",
-            plan=parameters_to_plan(_row(found, int(k)), names, situation.num_samples),
-            goal=interval(found.goal[k], found.low[k], found.high[k]),
-            cost=float(found.cost[k]),
-        )
-        for k in kept
+        Alternative(label=label, plan=plan, goal=goal, cost=float(plan.training_cost()))
+        for (label, plan), goal in zip(listed, goals, strict=True)
     )
 
 
-def _row(found: Evaluations, index: int) -> dict[str, Any]:
-    return dict(found.take([index]).rows()[0])
+def _plan_at(found: Evaluations, index: int, names: tuple[str, ...], num_samples: Mapping[str, int]) -> Plan:
+    return parameters_to_plan(dict(found.take([index]).rows()[0]), names, num_samples)

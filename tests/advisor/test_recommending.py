@@ -81,6 +81,14 @@ def test_the_advice_answers_every_question_and_round_trips(advice):
     assert risks == sorted(risks, reverse=True)
 
 
+def test_what_is_reported_of_other_plans_is_the_prediction_without_the_price_of_caution(ask, advice):
+    for other in (*advice.alternatives, *advice.pareto):
+        alone = ask.goals([other.plan])[0]
+        reported = (other.goal.value, other.goal.low, other.goal.high)
+        assert reported == pytest.approx((alone.value, alone.low, alone.high), rel=1e-9), other.label
+        assert other.cost == pytest.approx(other.plan.training_cost())
+
+
 def test_the_same_seed_gives_the_same_advice_also_with_a_stored_study(world, ask, advice, tmp_path):
     storage = StudyStorage(path=tmp_path / "study.journal", fingerprint="x")
     again = recommend_plan(ask, situation(world), seed=0, storage=storage)

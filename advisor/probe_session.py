@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.interrupts import RunInterrupted
+from advisor.live_probe import LiveWriter
 from advisor.merged_risks import MergedRisks, displacement_trace
 from advisor.observations import DisplacementTrace, MergeObservation
 from advisor.plan import Plan
@@ -18,7 +19,7 @@ from advisor.run_log import mend_log
 from advisor.training import train_runs
 from advisor.workspace import PROBES_NAME, Spending, Workspace
 from estimators.cost import FORWARD_UNITS
-from estimators.fine_tuning import FineTuned, Run
+from estimators.fine_tuning import FineTuned, Run, Watcher
 from estimators.recipe import Recipe
 from estimators.sampling import stable_seed
 
@@ -51,9 +52,12 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
             break
         ws.progress("probes", spent, design.budget, probe=len(done) + 1, recipe=recipe.describe())
         try:
-            with ws.spending("probes") as spending:
+            live = LiveWriter(ws.run.path, number=len(done), recipe=recipe)
+            with ws.spending("probes") as spending, live:
                 first = all(probe.recipe.optimizer != recipe.optimizer for probe in done)
-                probe = run_probe(ws, design, recipe, risks, number=len(done), first=first, spending=spending)
+                probe = run_probe(
+                    ws, design, recipe, risks, number=len(done), first=first, spending=spending, watcher=live
+                )
         except RunInterrupted as stopped:
             if stopped.reason != "deadline" or len(done) < max(ENOUGH_PROBES, last):
                 raise
@@ -82,6 +86,7 @@ def run_probe(
     number: int,
     first: bool,
     spending: Spending,
+    watcher: Watcher | None = None,
 ) -> Probe:
     """Train every task with ``recipe`` and measure its merges.
 
@@ -93,13 +98,14 @@ def run_probe(
         number: position of the probe, which sets its seed.
         first: whether it is the first of its optimizer.
         spending: counts what it takes.
+        watcher: shown the traces as they grow.
     """
     seed = stable_seed(ws.project.seed, "probe", number) % 2**31
     runs = [Run(task=name, recipe=recipe, seed=seed, checkpoints=design.checkpoints(recipe)) for name in ws.tasks]
     trained: dict[str, FineTuned] = {}
     trains = {name: task.train for name, task in ws.tasks.items()}
     control = ws.interrupts.control
-    for group in train_runs(ws.objectives, trains, runs, meter=spending.meter, control=control):
+    for group in train_runs(ws.objectives, trains, runs, meter=spending.meter, control=control, watcher=watcher):
         trained |= {result.run.task: result for result in group}
     halted = [result for result in trained.values() if result.outcome in ("deadline", "stopped")]
     if halted or len(trained) < len(runs):

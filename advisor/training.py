@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from estimators.cost import CostMeter
-from estimators.fine_tuning import Control, FineTuned, Run, fine_tune_stack, stack_key
+from estimators.fine_tuning import Control, FineTuned, Run, Watcher, fine_tune_stack, stack_key
 from estimators.objectives import ClassificationObjective
 from estimators.tasks import Split
 
@@ -32,6 +32,7 @@ def train_runs(
     meter: CostMeter | None = None,
     control: Control | None = None,
     stack_limit: int | None = None,
+    watcher: Watcher | None = None,
 ) -> Iterator[list[FineTuned]]:
     """Train ``runs``; yields finished groups in order.
 
@@ -42,6 +43,7 @@ def train_runs(
         meter: counts every per-sample gradient.
         control: asked between steps whether to go on; once it says no, the running group is the last one.
         stack_limit: runs in a stack; 1 on a CPU and ``STACK_LIMIT`` elsewhere by default.
+        watcher: shown the traces as they grow.
     """
     first = objectives[runs[0].task]
     on_cpu = first.initial.device.type == "cpu"
@@ -49,7 +51,8 @@ def train_runs(
     for _, members in groupby(runs, key=lambda run: stack_key(run.recipe)):
         group = list(members)
         for start in range(0, len(group), limit):
-            done = _train_within_memory(objectives, trains, group[start : start + limit], meter=meter, control=control)
+            part = group[start : start + limit]
+            done = _train_within_memory(objectives, trains, part, meter=meter, control=control, watcher=watcher)
             yield done
             if any(result.outcome in ("deadline", "stopped") for result in done):
                 return
@@ -62,6 +65,7 @@ def _train_within_memory(
     *,
     meter: CostMeter | None,
     control: Control | None,
+    watcher: Watcher | None,
 ) -> list[FineTuned]:
     def train(runs: Sequence[Run], micro_batch: int | None) -> list[FineTuned]:
         return fine_tune_stack(
@@ -72,6 +76,7 @@ def _train_within_memory(
             control=control,
             micro_batch=micro_batch,
             precision=precision_on(objectives[runs[0].task].initial.device),
+            watcher=watcher,
         )
 
     return _halving(train, list(group), None)

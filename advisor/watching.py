@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from advisor.live_probe import LiveProbe, read_live
 from advisor.observations import DisplacementTrace, MergeObservation
 from advisor.run_listing import STAGES, RunSummary, summarise
 from advisor.run_lock import read_heartbeat
@@ -20,6 +21,7 @@ from advisor.runs import EVENTS_NAME
 from estimators.recipe import Recipe
 
 PROBES_NAME = "probes.jsonl"
+PROBE_STAGE = "probes"
 TAIL_BYTES = 2 << 20
 EVENT_BYTES = 1 << 16
 SHOWN_PROBES = 12  # the last ones; more lines in one figure cannot be told apart
@@ -69,6 +71,7 @@ class Watched:
         probes: the last finished probes, oldest first.
         hidden_probes: earlier ones that were not read.
         damaged_lines: lines of the probe log that cannot be trusted; they are done again when the run goes on.
+        live: the probe that runs now, as far as it has come.
     """
 
     summary: RunSummary
@@ -80,6 +83,7 @@ class Watched:
     probes: tuple[WatchedProbe, ...]
     hidden_probes: int
     damaged_lines: int
+    live: LiveProbe | None = None
 
     @property
     def share(self) -> float:
@@ -116,6 +120,7 @@ def watch(path: Path, *, with_probes: bool = True) -> Watched:
         probes=probes,
         hidden_probes=hidden,
         damaged_lines=damaged,
+        live=read_live(path) if with_probes and stage == PROBE_STAGE else None,
     )
 
 

@@ -102,6 +102,14 @@ class Control(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Who looks on while a loop trains."""
+
+    def __call__(self, runs: Sequence[Run], traces: Sequence[NDArray[np.float64]]) -> None:
+        """``traces`` grows by a [3, R] array a step: mini-batch loss, squared gradient norm, ||x_k - x_0||^2."""
+        ...
+
+
 def fine_tune(objective: Objective, train: Split, run: Run, **options: object) -> FineTuned:
     """Fine-tune one task; options as in :func:`fine_tune_stack`."""
     return fine_tune_stack([objective], [train], [run], **options)[0]  # type: ignore[arg-type]
@@ -118,6 +126,7 @@ def fine_tune_stack(
     precision: Literal["float32", "bfloat16"] = "float32",
     keep_on: str = "cpu",
     on_step: Callable[[int, Tensor], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> list[FineTuned]:
     """Fine-tune R runs together.
 
@@ -131,6 +140,7 @@ def fine_tune_stack(
         precision: ``bfloat16`` autocasts the forward pass on CUDA; weights and sums stay float32.
         keep_on: device where checkpoints are kept.
         on_step: called with (steps done, weights [R, D]) after every step.
+        watcher: shown the traces whenever losses are looked at (every step on a CPU).
 
     Raises:
         ValueError: if the runs cannot be stacked or a batch is larger than the data.
@@ -146,8 +156,12 @@ def fine_tune_stack(
             meter.add(gradients=sum(run.recipe.cost() / steps for run in runs))
         if on_step is not None:
             on_step(k + 1, loop.weights)
-        if loop.is_sync_step(k) and loop.all_diverged():
-            break
+        if loop.is_sync_step(k):
+            is_lost = loop.all_diverged()
+            if watcher is not None:
+                watcher(loop.runs, loop.read)
+            if is_lost:
+                break
         outcome = control(k + 1, steps) if control is not None else "go"
         if outcome != "go":
             break

@@ -8,23 +8,35 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from advisor.figures.style import DASHES, INITIAL, MEASURED, PALETTE, RISK, Drawn, finite, look, plain, styled
+from advisor.figures.style import DASHES, GREY, INITIAL, MEASURED, PALETTE, RISK, Drawn, finite, look, plain, styled
 from advisor.observations import DisplacementTrace, MergeObservation
 
 MAX_POINTS = 120  # of a trace; more cannot be seen and make pages slow
 
 
-def probe_traces(traces: Sequence[DisplacementTrace]) -> Drawn:
-    """Training loss and distance from x0 at each step of each run; a colour a task, a dash a recipe."""
+def probe_traces(
+    traces: Sequence[DisplacementTrace],
+    diverged: Sequence[bool] | None = None,
+    *,
+    title: str = "Probes, step by step",
+) -> Drawn:
+    """Training loss and distance from x0 at each step of each run; a colour a task, a dash a recipe.
+
+    Args:
+        traces: the runs.
+        diverged: of each, whether it counts as diverged; by default, whether its last loss is not finite.
+        title: of the figure.
+    """
     if not traces:
         raise ValueError("traces=[] must hold at least one run; probe first")
+    lost = [_is_infinite(trace) for trace in traces] if diverged is None else list(diverged)
     tasks = list(dict.fromkeys(trace.task for trace in traces))
     recipes = list(dict.fromkeys(trace.recipe.describe() for trace in traces))
     figure = make_subplots(
         rows=1, cols=2, subplot_titles=("mini-batch loss", "distance from x₀"), horizontal_spacing=0.12
     )
     shown: set[str] = set()
-    for trace in traces:
+    for trace, is_lost in zip(traces, lost, strict=True):
         keep = _thinned(len(trace.steps))
         steps = [int(trace.steps[k]) for k in keep]
         losses = [float(trace.losses[k]) for k in keep]
@@ -49,16 +61,17 @@ def probe_traces(traces: Sequence[DisplacementTrace]) -> Drawn:
                 col=column,
             )
         shown.add(trace.task)
-        _mark_divergence(figure, steps, losses)
-    styled(figure, title="Probes, step by step", x="step", y="")
+        if is_lost:
+            _mark_divergence(figure, steps, losses)
+    _name_dashes(figure, recipes)
+    styled(figure, title=plain(title), x="step", y="")
     figure.update_layout(margin={"t": 80})
-    figure.update_yaxes(title_text="loss (nats)", row=1, col=1)
+    figure.update_yaxes(title_text="loss (nats)", type="log", row=1, col=1)  # a jump must not flatten all others
     figure.update_yaxes(title_text="‖x − x₀‖ (weight units)", row=1, col=2)
-    diverged = sum(_diverged(trace) for trace in traces)
     return Drawn(
         figure,
         f"Lines of {len(traces)} probe runs on {len(tasks)} tasks ({', '.join(tasks)}) with {len(recipes)} recipes: "
-        f"training loss and distance from the pretrained weights at each step; {diverged} diverged.",
+        f"training loss and distance from the pretrained weights at each step; {sum(lost)} diverged.",
     )
 
 
@@ -106,17 +119,17 @@ def _thinned(count: int) -> list[int]:
     return sorted({round(k * (count - 1) / (MAX_POINTS - 1)) for k in range(MAX_POINTS)})
 
 
-def _diverged(trace: DisplacementTrace) -> bool:
+def _is_infinite(trace: DisplacementTrace) -> bool:
     return not (math.isfinite(float(trace.losses[-1])) and math.isfinite(float(trace.squared_displacements[-1])))
 
 
 def _mark_divergence(figure: go.Figure, steps: list[int], losses: list[float]) -> None:
-    last = next((k for k, loss in enumerate(losses) if not math.isfinite(loss)), None)
-    if last is None:
-        return
+    """A cross at the last finite loss."""
+    seen = [(step, loss) for step, loss in zip(steps, losses, strict=True) if math.isfinite(loss)]
+    step, loss = seen[-1] if seen else (steps[0], 1.0)
     figure.add_scatter(
-        x=[steps[last]],
-        y=[losses[last - 1] if last else 0.0],
+        x=[step],
+        y=[loss],
         mode="markers+text",
         text=["diverged"],
         textposition="top center",
@@ -125,6 +138,13 @@ def _mark_divergence(figure: go.Figure, steps: list[int], losses: list[float]) -
         row=1,
         col=1,
     )
+
+
+def _name_dashes(figure: go.Figure, recipes: Sequence[str]) -> None:
+    """What each dash stands for, where there is more than one."""
+    for index, text in enumerate(recipes if len(recipes) > 1 else ()):
+        line = {"color": GREY, "dash": DASHES[index % len(DASHES)], "width": 1.4}
+        figure.add_scatter(x=[None], y=[None], mode="lines", name=plain(text), line=line, row=1, col=1)
 
 
 def _mean(values: object) -> float:

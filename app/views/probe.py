@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from advisor import figures
+from advisor.live_probe import LiveProbe
 from advisor.report_sections import Table
 from advisor.runs import RunDirectory
 from advisor.watching import WatchedProbe, watch
 from advisor.wording import count_text, risk_text
 from app import jobs
 from app.frame import POLL, failure_of_worker, live, opened, way
-from app.showing import figure, guarded, table
+from app.showing import bullets, figure, guarded, say, table
 
 
 def page() -> None:
@@ -56,10 +59,13 @@ def controls(run: RunDirectory, *, running: bool) -> None:
 
 
 def probes(run: RunDirectory) -> None:
-    """Curves and table of the probes so far."""
+    """The probe that runs, then curves and table of those that are done."""
     watched = watch(run.path)
+    if watched.live is not None:
+        growing(watched.live)
     if not watched.probes:
-        st.caption("No probe is finished yet: heads, constants and a learning-rate range test come first.")
+        if watched.live is None:
+            st.caption("No probe is finished yet: heads, constants and a learning-rate range test come first.")
         return
     if watched.hidden_probes:
         st.caption(f"The last {len(watched.probes)} probes; {watched.hidden_probes} earlier ones are not drawn.")
@@ -68,16 +74,42 @@ def probes(run: RunDirectory) -> None:
             f"{watched.damaged_lines} lines of the probe log are damaged; they are done again when the run goes on.",
             icon=":material/warning:",
         )
-    traces = [trace for probe in watched.probes for trace in probe.traces]
-    if traces:
-        figure(figures.probe_traces(traces), "probe_traces")
+    first = watched.hidden_probes + 1
+    finished(watched.probes, first)
     merges = [merge for probe in watched.probes for merge in probe.merges if min(merge.plan.coefficients.values()) > 0]
     if any(not merge.diverged for merge in merges):
         figure(figures.measured_merges(merges), "measured_merges")
-    first = watched.hidden_probes + 1
     rows = tuple(row(first + k, probe) for k, probe in enumerate(watched.probes))
     head = ("probe", "recipe", "outcome", "merges", "best mean risk (nats)", "at mean λ", "per-sample gradients")
     table(Table(title="Probes", head=head, rows=rows))
+
+
+def growing(live: LiveProbe) -> None:
+    """Curves of the probe that runs, as far as they have come."""
+    title = f"Probe {live.number + 1}, running now"
+    figure(figures.probe_traces(live.traces, [t.task in live.diverged for t in live.traces], title=title), "live")
+    steps = live.recipe.steps
+    parts = [f"{trace.task} {int(trace.steps[-1])} of {steps}" for trace in live.traces]
+    say(f"{live.recipe.describe()}. Steps done: {', '.join(parts)}.")
+    bullets(f"✗ {task} diverged: {cause}" for task, cause in live.diverged.items())
+
+
+def finished(shown: Sequence[WatchedProbe], first: int) -> None:
+    """Curves of one finished probe, or of all that are shown."""
+    numbered = {first + k: probe for k, probe in enumerate(shown)}
+    names: dict[object, str] = {"last": "the last one", "all": f"all {len(shown)} listed below"}
+    names |= {number: f"probe {number}: {probe.recipe.describe()}" for number, probe in numbered.items()}
+    chosen = st.selectbox("Curves of", list(names), format_func=names.__getitem__, key="curves")
+    number = chosen if isinstance(chosen, int) else max(numbered)
+    wanted = list(shown) if chosen == "all" else [numbered[number]]
+    pairs = [(trace, trace.task in probe.diverged) for probe in wanted for trace in probe.traces]
+    if not pairs:
+        st.caption(f"Probe {number} diverged at its first step: there are no curves.")
+        return
+    title = "Probes, step by step" if chosen == "all" else f"Probe {number}, step by step"
+    figure(figures.probe_traces([t for t, _ in pairs], [lost for _, lost in pairs], title=title), "probe_traces")
+    if chosen != "all":
+        say(numbered[number].recipe.describe())
 
 
 def row(number: int, probe: WatchedProbe) -> tuple[str, ...]:

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from advisor.live_probe import LiveWriter
 from advisor.run_log import append_record
 from advisor.runs import RunDirectory
 from advisor.watching import SHOWN_PROBES, read_tail, watch
+from estimators.fine_tuning import Run
+from estimators.recipe import Recipe
 from tests.advisor.quadratic_merges import QuadraticWorld
 from tests.app.run_samples import probe_record
 
@@ -29,6 +33,21 @@ def test_running_stage_tells_share_and_time_left(run: RunDirectory) -> None:
     assert watched.seconds_left == pytest.approx(30.0)  # 30 of 120 took 10 s
     assert watched.detail == {"recipe": "sgd"}
     assert watched.next_stage == "probe"
+
+
+def test_the_running_probe_is_seen_only_while_probes_run(run: RunDirectory) -> None:
+    recipe = Recipe(learning_rate=0.01, batch_size=4, steps=40)
+    traces = [np.array([[1.0], [0.5], [0.1]]), np.array([[0.8], [0.5], [0.2]])]
+    with run.writing("run"), LiveWriter(run.path, number=3, recipe=recipe) as live:
+        live([Run(task="a", recipe=recipe, seed=0)], traces)
+        run._heartbeat.beat()
+        assert watch(run.path).live is None  # left by an earlier writer, for all that is known
+        run.tell(stage="probes", done=30, total=120)
+        run._heartbeat.beat()
+        found = watch(run.path).live
+        assert found is not None
+        assert (found.number, found.traces[0].losses.tolist()) == (3, [1.0, 0.8])
+    assert watch(run.path).live is None
 
 
 def test_only_the_last_probes_are_read_and_the_others_counted(run: RunDirectory) -> None:

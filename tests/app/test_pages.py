@@ -4,11 +4,15 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from advisor.advice import Recommendation
+from advisor.live_probe import LiveWriter
 from advisor.observations import ProbeData
 from advisor.runs import RunDirectory
+from estimators.fine_tuning import Run
+from estimators.recipe import Recipe
 from tests.app.conftest import Open, texts
 
 PAGES = ("set_up", "probe", "recommend", "explore", "merge", "validate", "runs")
@@ -53,6 +57,45 @@ def test_page_of_a_running_run_says_so(open_page: Open, running: RunDirectory, p
     assert not at.exception
     assert not at.error
     assert "▶ running" in texts(at)
+
+
+def test_curves_of_the_running_probe_grow_on_its_page(open_page: Open, running: RunDirectory) -> None:
+    recipe = Recipe(learning_rate=0.02, batch_size=4, steps=40)
+    runs = [Run(task=name, recipe=recipe, seed=0) for name in "ab"]
+    now = [0.0]
+    with LiveWriter(running.path, number=2, recipe=recipe, clock=lambda: now[0]) as live:
+        drawn = []
+        for count in (5, 30):
+            now[0] += 10
+            live(runs, [np.array([[1 / k, np.inf if k > 20 else 1.0], [1, 1], [k, k]]) for k in range(1, count + 1)])
+            at = open_page("probe", "running")
+            assert not at.exception
+            drawn.append(
+                (
+                    texts(at).replace("\\", ""),
+                    next(c.proto for c in at.get("plotly_chart") if "Probe 3" in c.proto.spec),
+                )
+            )
+    (early, first), (late, second) = drawn
+    assert "a 5 of 40" in early
+    assert "diverged: loss" not in early
+    assert "a 30 of 40" in late
+    assert "✗ b diverged: loss became inf at step 21" in late
+    assert "0 diverged" in first.alt
+    assert "1 diverged" in second.alt
+    assert '"diverged"' in second.spec
+    assert "Probe 3" not in str([c.proto.spec for c in open_page("probe", "running").get("plotly_chart")])
+
+
+def test_curves_of_each_finished_probe_can_be_chosen(open_page: Open) -> None:
+    at = open_page("probe", "finished")
+    assert at.selectbox(key="curves").options[:2] == ["the last one", "all 3 listed below"]
+    for chosen in ("last", "all", 1, 2, 3):
+        at.selectbox(key="curves").set_value(chosen).run()
+        assert not at.exception
+        (chart,) = [c.proto for c in at.get("plotly_chart") if "step by step" in c.proto.spec]
+        assert ("Probes, step" in chart.spec) == (chosen == "all")
+        assert '"diverged"' in chart.spec  # task a of every sample diverged with finite losses
 
 
 @pytest.mark.parametrize("page", ["recommend", "explore", "merge"])

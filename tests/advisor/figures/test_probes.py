@@ -18,6 +18,17 @@ def test_a_run_that_diverged_is_marked_and_long_traces_are_thinned_with_both_end
     assert figure.data[1].y[-1] == pytest.approx(math.sqrt(0.004 * 300))
 
 
+def test_a_run_that_counts_as_diverged_with_finite_losses_is_marked_too() -> None:
+    runs = samples.traces()[2:4]
+    figure, alt = probe_traces(runs, [False, True], title="Probe <7>")
+    (mark,) = [trace for trace in figure.data if trace.mode == "markers+text"]
+    assert (mark.x, mark.y) == ((300,), (pytest.approx(runs[1].losses[-1]),))
+    assert "1 diverged" in alt
+    assert "<7>" not in figure.layout.title.text
+    dashes = {trace.name: trace.line.dash for trace in figure.data if trace.x == (None,)}
+    assert len(set(dashes.values())) == len({run.recipe for run in runs}) == 2
+
+
 def test_merges_that_diverged_are_counted_not_drawn() -> None:
     merges = samples.merges()
     bad = replace(merges[0], risks=dict.fromkeys(samples.NAMES, math.inf))

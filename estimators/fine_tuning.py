@@ -5,34 +5,43 @@ stacked: their weights form X [R, D], one call gives all R mini-batch gradients,
 rate, schedule, head, data and batch order.  A run's numbers do not depend on its neighbours (up to rounding).
 
 Traced at every step, before the update, at no cost: mini-batch loss, squared gradient norm and, after the update,
-||x - x_0||^2 of the shared weights.  Divergence is an outcome with a cause: a non-finite loss, or a loss above
-``DIVERGENCE_MULTIPLE`` times max(first loss, 1 nat) for ``DIVERGENCE_PATIENCE`` steps in a row.  A transient jump above
-the stability edge is not divergence.
+||x - x_0||^2 of the shared weights.  Divergence is an outcome with a cause (``estimators.divergence``).  Where a place
+for snapshots is given, a killed loop goes on from the last one and ends with the same bits
+(``estimators.training_snapshots``).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from estimators.alignment import sharpness_aware_gradient, tangent_losses
 from estimators.cost import CostMeter
-from estimators.objectives import ClassificationObjective, Objective, StackedObjective
+from estimators.divergence import divergence
+from estimators.objectives import ClassificationObjective, Objective
 from estimators.recipe import Recipe
-from estimators.sampling import batch_indices, stable_seed
+from estimators.snapshot_folder import Snapshots
 from estimators.tasks import Split
-from estimators.update_rules import UpdateRule
+from estimators.training_loop import TrainingLoop
+from estimators.training_snapshots import TrainingSnapshots, training_name
 
-DIVERGENCE_MULTIPLE = 10.0
-DIVERGENCE_PATIENCE = 25
-CUDA_SYNC_STEPS = 16  # on an accelerator, losses are looked at once in so many steps
+__all__ = [
+    "Control",
+    "FineTuned",
+    "Outcome",
+    "Run",
+    "Watcher",
+    "divergence",
+    "fine_tune",
+    "fine_tune_stack",
+    "stack_key",
+]
 
 Outcome = Literal["finished", "diverged", "deadline", "stopped"]
 
@@ -127,6 +136,7 @@ def fine_tune_stack(
     keep_on: str = "cpu",
     on_step: Callable[[int, Tensor], None] | None = None,
     watcher: Watcher | None = None,
+    snapshots: Snapshots | None = None,
 ) -> list[FineTuned]:
     """Fine-tune R runs together.
 
@@ -141,32 +151,47 @@ def fine_tune_stack(
         keep_on: device where checkpoints are kept.
         on_step: called with (steps done, weights [R, D]) after every step.
         watcher: shown the traces whenever losses are looked at (every step on a CPU).
+        snapshots: where the state is kept on the way; a state that is there is gone on from.
 
     Raises:
         ValueError: if the runs cannot be stacked or a batch is larger than the data.
     """
     _require_stackable(objectives, runs)
     started = time.perf_counter()
-    loop = _Loop(objectives, trains, runs, micro_batch=micro_batch, precision=precision, keep_on=keep_on)
+    loop = TrainingLoop(objectives, trains, runs, micro_batch=micro_batch, precision=precision, keep_on=keep_on)
+    kept: TrainingSnapshots | None = None
+    if snapshots is not None:
+        name = training_name(objectives, trains, runs, micro_batch=loop.micro_batch, precision=precision)
+        kept = TrainingSnapshots(snapshots, loop, name)
     steps = runs[0].recipe.steps
+    units = sum(run.recipe.cost() / steps for run in runs)
+    first = 0 if kept is None else kept.resume()
+    if meter is not None:
+        for _ in range(first):  # one by one, as they were counted: the same sum to the last bit
+            meter.add(gradients=units)
     outcome: Literal["go", "deadline", "stopped"] = "go"
-    for k in range(steps):
-        loop.step(k)
-        if meter is not None:
-            meter.add(gradients=sum(run.recipe.cost() / steps for run in runs))
-        if on_step is not None:
-            on_step(k + 1, loop.weights)
-        if loop.is_sync_step(k):
-            is_lost = loop.all_diverged()
-            if watcher is not None:
+    with kept or nullcontext():
+        for k in range(first, first if loop.all_diverged() else steps):
+            loop.step(k)
+            if meter is not None:
+                meter.add(gradients=units)
+            if on_step is not None:
+                on_step(k + 1, loop.weights)
+            is_lost = loop.is_sync_step(k) and loop.all_diverged()
+            if watcher is not None and loop.is_sync_step(k):
                 watcher(loop.runs, loop.read)
-            if is_lost:
+            if control is not None and not is_lost:
+                outcome = control(k + 1, steps)
+            if kept is not None:
+                kept.offer(is_over=is_lost or k + 1 == steps)
+            if is_lost or outcome != "go":
                 break
-        outcome = control(k + 1, steps) if control is not None else "go"
-        if outcome != "go":
-            break
-    seconds = (time.perf_counter() - started) / len(runs)
-    return loop.results(None if outcome == "go" else outcome, seconds)
+    seconds = (time.perf_counter() - started if kept is None else kept.seconds) / len(runs)
+    stopped = None if outcome == "go" else outcome
+    return [
+        _result(run, trace, checkpoints, stopped, seconds)
+        for run, trace, checkpoints in zip(runs, loop.traces(), loop.kept, strict=True)
+    ]
 
 
 def _require_stackable(objectives: Sequence[Objective], runs: Sequence[Run]) -> None:
@@ -182,169 +207,6 @@ def _require_stackable(objectives: Sequence[Objective], runs: Sequence[Run]) -> 
 def stack_key(recipe: Recipe) -> tuple[object, ...]:
     """Runs with equal keys may be stacked."""
     return (recipe.optimizer, recipe.batch_size, recipe.steps, recipe.sampling, recipe.alignment)
-
-
-class _Loop:
-    """State of one group of runs: weights, optimizer state and traces."""
-
-    def __init__(
-        self,
-        objectives: Sequence[Objective],
-        trains: Sequence[Split],
-        runs: Sequence[Run],
-        *,
-        micro_batch: int | None,
-        precision: str,
-        keep_on: str,
-    ) -> None:
-        self.runs, self.objectives, self.keep_on, self.precision = list(runs), list(objectives), keep_on, precision
-        self.start = torch.stack([objective.initial for objective in objectives]).clone()
-        self.weights = self.start.clone()
-        self.device = self.weights.device
-        self.shared = objectives[0].num_shared
-        recipe = runs[0].recipe
-        self.micro_batch = min(micro_batch or recipe.batch_size, recipe.batch_size)
-        self.trains = [
-            train.head(run.recipe.num_samples).to(self.device) for train, run in zip(trains, runs, strict=True)
-        ]
-        self.order = torch.from_numpy(np.stack([_order(r, t) for r, t in zip(runs, self.trains, strict=True)], axis=1))
-        self.order += self._pool()
-
-        def column(values: object) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=self.device)
-
-        self.rates = column(np.stack([r.recipe.learning_rate * r.recipe.schedule_factors() for r in runs], axis=1))
-        self.rates = self.rates.unsqueeze(-1)
-        self.rule = UpdateRule(
-            recipe.optimizer,
-            momentum=column([[r.recipe.momentum] for r in runs]),
-            weight_decay=column([[r.recipe.weight_decay] for r in runs]),
-            like=self.weights,
-        )
-        self.stacked = (
-            StackedObjective(
-                objectives[0].backbone,  # type: ignore[attr-defined]
-                [o.head for o in objectives],  # type: ignore[attr-defined]
-            )
-            if len(runs) > 1
-            else None
-        )
-        self.kept: list[dict[int, Tensor]] = [{} for _ in runs]
-        self.unread: list[Tensor] = []
-        self.read: list[NDArray[np.float64]] = []
-        self.steps_above = np.zeros(len(runs), dtype=np.int64)
-        self.given_up = np.zeros(len(runs), dtype=bool)
-        self.wanted = {k for run in runs for k in run.checkpoints}
-
-    def _pool(self) -> Tensor:
-        """Put all training data in one tensor, so that a step gathers once; returns each run's offset [R, 1]."""
-        distinct = {id(train.inputs): train for train in self.trains}
-        starts = dict(zip(distinct, np.cumsum([0, *map(len, distinct.values())]), strict=False))
-        self.inputs = torch.cat([train.inputs for train in distinct.values()])
-        self.labels = torch.cat([train.labels for train in distinct.values()])
-        return torch.tensor([[starts[id(train.inputs)]] for train in self.trains])
-
-    def step(self, k: int) -> None:
-        """One optimizer step of every run, traced."""
-        losses, gradient = self.gradient(k)
-        norms = gradient.square().sum(1)
-        self.rule.step(self.weights, gradient, self.rates[k])
-        moved = (self.weights - self.start)[:, : self.shared].square().sum(1)
-        self.unread.append(torch.stack([losses, norms, moved]))
-        if k + 1 in self.wanted:
-            for row, run in enumerate(self.runs):
-                if k + 1 in run.checkpoints:
-                    self.kept[row][k + 1] = self.weights[row].detach().to(self.keep_on, copy=True)
-
-    def gradient(self, k: int) -> tuple[Tensor, Tensor]:
-        """Mini-batch losses [R] and gradients [R, D] of step k, accumulated over micro-batches."""
-        alignment = self.runs[0].recipe.alignment
-        if alignment == "sam":
-            return sharpness_aware_gradient(lambda at: self._accumulate(k, at), self.weights)
-        return self._accumulate(k, self.weights)
-
-    def _accumulate(self, k: int, at: Tensor) -> tuple[Tensor, Tensor]:
-        batch = self.order.shape[2]
-        losses = torch.zeros(len(self.runs), device=self.device)
-        gradient = torch.zeros_like(at)
-        for first in range(0, batch, self.micro_batch):
-            index = self.order[k, :, first : first + self.micro_batch].to(self.device)
-            inputs, labels = self.inputs[index], self.labels[index]
-            point = at.detach().requires_grad_()
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-                part = self._losses(point, inputs, labels).float().sum(1) / batch
-            (slope,) = torch.autograd.grad(part.sum(), point)
-            losses += part.detach()
-            gradient += slope
-        return losses, gradient
-
-    def _losses(self, weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        tangent = self.runs[0].recipe.alignment == "tangent"
-        if self.stacked is not None:
-            if tangent:
-                return tangent_losses(self.stacked, self.start, weights, inputs, labels)
-            return self.stacked.losses(weights, inputs, labels)
-        if tangent:
-            single = self.objectives[0]
-            if not isinstance(single, ClassificationObjective) or single.trained_head:
-                raise ValueError("alignment='tangent' needs a frozen classification head; choose heads: probe")
-            stacked = StackedObjective(single.backbone, [single.head])
-            return tangent_losses(stacked, self.start, weights, inputs, labels)
-        return self.objectives[0].losses(weights[0], inputs[0], labels[0]).unsqueeze(0)
-
-    def is_sync_step(self, k: int) -> bool:
-        """Whether losses are looked at now (every step on a CPU)."""
-        return self.device.type == "cpu" or (k + 1) % CUDA_SYNC_STEPS == 0
-
-    def all_diverged(self) -> bool:
-        """Whether no run is worth going on with."""
-        before = len(self.read)
-        self._read_traces()
-        for losses in (trace[0] for trace in self.read[before:]):
-            limit = DIVERGENCE_MULTIPLE * np.maximum(self.read[0][0], 1.0)
-            self.steps_above = np.where(losses > limit, self.steps_above + 1, 0)
-            self.given_up |= ~np.isfinite(losses) | (self.steps_above >= DIVERGENCE_PATIENCE)
-        return bool(self.given_up.all())
-
-    def _read_traces(self) -> None:
-        if self.unread:
-            self.read.extend(torch.stack(self.unread).cpu().double().numpy())
-            self.unread.clear()
-
-    def results(self, stopped: Literal["deadline", "stopped"] | None, seconds: float) -> list[FineTuned]:
-        """What each run left behind."""
-        self._read_traces()
-        traces = np.stack(self.read, axis=-1).transpose(1, 0, 2)  # [R, 3, steps done]
-        return [
-            _result(run, trace, kept, stopped, seconds)
-            for run, trace, kept in zip(self.runs, traces, self.kept, strict=True)
-        ]
-
-
-def _order(run: Run, train: Split) -> NDArray[np.int64]:
-    recipe = run.recipe
-    generator = np.random.default_rng(stable_seed(run.seed, run.task, "batches"))
-    return batch_indices(len(train), recipe.batch_size, recipe.steps, sampling=recipe.sampling, generator=generator)
-
-
-def divergence(losses: NDArray[np.float64]) -> tuple[int, str] | None:
-    """The step (from 1) at which a run counts as diverged and why, or ``None``.
-
-    >>> divergence(np.array([1.0, 50.0, 0.9])) is None
-    True
-    >>> divergence(np.array([1.0, np.nan]))
-    (2, 'loss became nan at step 2')
-    """
-    bad = np.flatnonzero(~np.isfinite(losses))
-    first_bad = int(bad[0]) + 1 if len(bad) else None
-    limit = DIVERGENCE_MULTIPLE * max(float(losses[0]), 1.0)
-    above = np.concatenate([[0], np.cumsum(losses > limit)])
-    window = above[DIVERGENCE_PATIENCE:] - above[:-DIVERGENCE_PATIENCE] if len(losses) >= DIVERGENCE_PATIENCE else []
-    stuck = np.flatnonzero(np.asarray(window) == DIVERGENCE_PATIENCE)
-    if len(stuck) and (first_bad is None or int(stuck[0]) + DIVERGENCE_PATIENCE < first_bad):
-        step = int(stuck[0]) + DIVERGENCE_PATIENCE
-        return step, f"loss stayed above {limit:.3g} for {DIVERGENCE_PATIENCE} steps up to step {step}"
-    return None if first_bad is None else (first_bad, f"loss became {losses[first_bad - 1]} at step {first_bad}")
 
 
 def _result(

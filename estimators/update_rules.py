@@ -13,6 +13,8 @@ Shapes: weights and gradients [R, D], learning rates [R, 1].
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,17 @@ class UpdateRule:
             self.first.mul_(self.momentum).add_(gradient)
             gradient = self.first
         weights.sub_(learning_rate * gradient)
+
+    def state(self) -> dict[str, Tensor]:
+        """What later steps need of earlier ones, by name; empty for plain SGD."""
+        found = {"first": self.first, "second": self.second}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def restore(self, count: int, state: Mapping[str, Tensor]) -> None:
+        """Take up the state after ``count`` steps, as :meth:`state` gave it."""
+        self.count = count
+        for name, value in self.state().items():
+            value.copy_(state[name])
 
     def _adamw(self, weights: Tensor, gradient: Tensor, learning_rate: Tensor) -> None:
         assert self.first is not None

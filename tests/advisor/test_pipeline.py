@@ -112,7 +112,7 @@ def test_a_second_run_repeats_nothing(finished, monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("estimators.fine_tuning._Loop.step", fail)
+    monkeypatch.setattr("estimators.training_loop.TrainingLoop.step", fail)
     again = open_workspace(finished.run.path)
     assert pipeline.run_all(again).to_json() == pipeline.validate(finished).to_json()
 

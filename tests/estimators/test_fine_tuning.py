@@ -13,6 +13,7 @@ from estimators.fine_tuning import Run, divergence, fine_tune, fine_tune_stack
 from estimators.objectives import ClassificationObjective, evaluate
 from estimators.recipe import Recipe
 from estimators.tasks import LinearHead, Split
+from estimators.training_loop import batch_order
 
 FEATURES, CLASSES, SAMPLES = 5, 3, 40
 
@@ -43,15 +44,13 @@ def make_objective(seed: int, classes: int = CLASSES) -> tuple[ClassificationObj
 
 def torch_twin(objective: ClassificationObjective, split: Split, run: Run) -> torch.Tensor:
     """The same training written with ``torch.optim`` and a learning-rate assignment a step."""
-    from estimators.fine_tuning import _order
-
     recipe = run.recipe
     x = objective.initial.clone().requires_grad_()
     if recipe.optimizer == "adamw":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW([x], lr=1.0, weight_decay=recipe.weight_decay)
     else:
         optimizer = torch.optim.SGD([x], lr=1.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    for index, factor in zip(_order(run, split.head(recipe.num_samples)), recipe.schedule_factors(), strict=True):
+    for index, factor in zip(batch_order(run, split.head(recipe.num_samples)), recipe.schedule_factors(), strict=True):
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * factor
         optimizer.zero_grad()
         objective.losses(x, split.inputs[index], split.labels[index]).mean().backward()

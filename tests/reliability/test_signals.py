@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from estimators.fine_tuning import _Loop
+from estimators.training_loop import TrainingLoop
 from tests.reliability.figures import note
 from tests.reliability.whole_path import WholePath, command
 
@@ -23,9 +23,9 @@ def test_not_one_training_step_is_done_after_a_signal(
     from advisor.workspace import open_workspace
 
     steps, after = 0, 5 if number == signal.SIGINT else 11
-    step = _Loop.step
+    step = TrainingLoop.step
 
-    def counted(self: _Loop, k: int) -> None:
+    def counted(self: TrainingLoop, k: int) -> None:
         nonlocal steps
         steps += 1
         if steps == after:
@@ -35,7 +35,7 @@ def test_not_one_training_step_is_done_after_a_signal(
     ws = open_workspace(whole.folder / "project.yaml", tmp_path / "run")
     with ws.session("test"):
         pipeline.measure(ws)
-        monkeypatch.setattr(_Loop, "step", counted)
+        monkeypatch.setattr(TrainingLoop, "step", counted)
         with pytest.raises(RunInterrupted, match=f"stopped by {number.name}; everything done so far is kept"):
             pipeline.probe(ws)
     assert steps == after

@@ -47,6 +47,8 @@ def live(run: RunDirectory, *, with_progress: bool = True) -> Watched:
         alive = jobs.is_alive(run.path.parent, run.id)
         banner(now)
         stages(now)
+        if now.is_running and (why := run.stop_requested()):
+            st.info(f"Asked to stop ({md(why)}): it ends within one training step and keeps what is done.")
         if with_progress and now.is_running:
             progress(now)
         elif alive:
@@ -56,6 +58,17 @@ def live(run: RunDirectory, *, with_progress: bool = True) -> Watched:
 
     st.fragment(guarded(show), run_every=POLL if busy else None)()
     return watched
+
+
+def anyway(run: RunDirectory) -> bool | None:
+    """Whether to train although the advice is refused; ``None`` while it is refused and nobody has said so."""
+    if run.condition("recommendation.json") != "whole":
+        return False
+    advice = session.recommendation_of(run)
+    if advice is None or advice.status != "refuse":
+        return False
+    sure = st.checkbox("The advice is refused: train the best plan found anyway", key=f"{run.id}:anyway")
+    return True if sure else None
 
 
 def failure_of_worker(run: RunDirectory) -> None:

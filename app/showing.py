@@ -89,13 +89,15 @@ def section(part: Section, *, heading: bool = True, tables: bool = True) -> None
         table(one)
 
 
-def columns_of(cells: Mapping[str, tuple[str, str]]) -> None:
-    """Numbers with what they are above and a note below, never cut off: label -> (value, note)."""
-    for column, (label, (value, note)) in zip(st.columns(len(cells)), cells.items(), strict=True):
-        with column:
-            st.caption(md(label))
-            st.markdown(f"##### {md(value)}")
-            st.caption(md(note))
+def columns_of(cells: Mapping[str, tuple[str, str]], *, beside: int = 4) -> None:
+    """Numbers with what they are above and a note below, never cut off: label -> (value, note), ``beside`` a row."""
+    width, items = min(beside, len(cells)), list(cells.items())
+    for start in range(0, len(items), width):
+        for column, (label, (value, note)) in zip(st.columns(width), items[start : start + width], strict=False):
+            with column:
+                st.caption(md(label))
+                st.markdown(f"##### {md(value)}")
+                st.caption(md(note))
 
 
 def predicted_cell(cell: Predicted) -> tuple[str, str]:

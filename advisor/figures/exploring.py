@@ -114,7 +114,7 @@ def coverage_curve(calibration: Calibration) -> Drawn:
     )
     styled(
         figure,
-        title="Do the intervals hold what they promise?",
+        title="Merges inside their interval",
         x="nominal level of the interval (share)",
         y="merges inside it (share)",
     )

@@ -5,7 +5,7 @@ Everything is one vectorised evaluation of the run's stored model (``advisor.exp
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import streamlit as st
@@ -80,12 +80,26 @@ def exploring(
 
 def knobs(run_id: str, explorer: Explorer, start: Setting, project: Project) -> Setting | None:
     """The sliders; ``None`` after saying why they make no setting."""
+    recipe_tab, merge_tab, goal_tab = st.tabs(["Recipe", "Merge", "Tasks"])
+    with recipe_tab:
+        chosen = recipe_knobs(run_id, explorer, start, project)
+    with merge_tab:
+        chosen |= merge_knobs(run_id, explorer, start, project)
+    with goal_tab:
+        chosen |= task_knobs(run_id, explorer, start)
+    try:
+        return Setting(**chosen)
+    except ValueError as error:
+        st.error(md(error), icon=":material/error:")
+        return None
+
+
+def recipe_knobs(run_id: str, explorer: Explorer, start: Setting, project: Project) -> dict[str, Any]:
+    """The recipe of every expert."""
     search = project.search
     rates = [bound for pair in search.learning_rate.values() for bound in pair]
-    st.markdown("**Recipe of every expert**")
-    optimizers = explorer.optimizers
     optimizer = st.segmented_control(
-        "Optimiser", optimizers, default=start.optimizer, key=f"{run_id}:optimizer", required=True
+        "Optimiser", explorer.optimizers, default=start.optimizer, key=f"{run_id}:optimizer", required=True
     )
     rate = log_slider("Learning rate η (|x|²/nat)", start.learning_rate, min(rates) / 4, max(rates) * 4, run_id)
     batch = count_slider("Batch size (samples)", start.batch_size, 1, 4 * search.batch_size[1], run_id)
@@ -100,7 +114,18 @@ def knobs(run_id: str, explorer: Explorer, start: Setting, project: Project) -> 
         key=f"{run_id}:schedule",
         required=True,
     )
-    st.markdown("**Merge**")
+    return {
+        "learning_rate": rate,
+        "batch_size": batch,
+        "steps": steps,
+        "optimizer": optimizer or start.optimizer,
+        "schedule": schedule or start.schedule,
+        "num_samples": None if samples >= most else samples,
+    }
+
+
+def merge_knobs(run_id: str, explorer: Explorer, start: Setting, project: Project) -> dict[str, Any]:
+    """Method and coefficients."""
     method = st.selectbox(
         "Method",
         explorer.methods,
@@ -110,43 +135,36 @@ def knobs(run_id: str, explorer: Explorer, start: Setting, project: Project) -> 
     )
     top = max(2.0, project.search.coefficients.range[1], 1.5 * max(start.coefficients.values()))
     scale = st.slider("All coefficients λ (factor)", 0.0, 3.0, 1.0, 0.05, key=f"{run_id}:scale")
-    coefficients, weights, off = {}, {}, []
-    for name in explorer.names:
-        with st.expander(f"Task {md(name)}", expanded=len(explorer.names) <= 4):
-            if not st.toggle(f"{md(name)} takes part", value=True, key=f"{run_id}:on:{name}"):
-                off.append(name)
-            coefficients[name] = scale * st.slider(
-                f"Coefficient λ of {md(name)}",
-                0.0,
-                float(top),
-                float(round(start.coefficients[name], 3)),
-                0.005,
-                key=f"{run_id}:lambda:{name}",
-            )
-            weights[name] = st.slider(
-                f"Weight of {md(name)} in the goal (1: equal)",
-                0.0,
-                3.0,
-                float(round(min(3.0, start.weights[name] * len(start.weights)), 2)),
-                0.05,
-                key=f"{run_id}:weight:{name}",
-            )
-    try:
-        return Setting(
-            learning_rate=rate,
-            batch_size=batch,
-            steps=steps,
-            optimizer=optimizer or start.optimizer,
-            schedule=schedule or start.schedule,
-            num_samples=None if samples >= most else samples,
-            coefficients=coefficients,
-            weights=weights,
-            left_out=tuple(off),
-            method=str(method),
+    coefficients = {
+        name: scale
+        * st.slider(
+            f"Coefficient λ of {md(name)}",
+            0.0,
+            float(top),
+            float(round(start.coefficients[name], 3)),
+            0.005,
+            key=f"{run_id}:lambda:{name}",
         )
-    except ValueError as error:
-        st.error(md(error), icon=":material/error:")
-        return None
+        for name in explorer.names
+    }
+    return {"method": str(method), "coefficients": coefficients}
+
+
+def task_knobs(run_id: str, explorer: Explorer, start: Setting) -> dict[str, Any]:
+    """Which tasks take part, and how much each counts."""
+    weights, off = {}, []
+    for name in explorer.names:
+        if not st.toggle(f"{md(name)} takes part", value=True, key=f"{run_id}:on:{name}"):
+            off.append(name)
+        weights[name] = st.slider(
+            f"Weight of {md(name)} in the goal (1: equal)",
+            0.0,
+            3.0,
+            float(round(min(3.0, start.weights[name] * len(start.weights)), 2)),
+            0.05,
+            key=f"{run_id}:weight:{name}",
+        )
+    return {"weights": weights, "left_out": tuple(off)}
 
 
 def log_slider(label: str, start: float, low: float, high: float, run_id: str) -> float:
@@ -176,7 +194,8 @@ def answers(explorer: Explorer, outlook: Outlook) -> None:
             "Gain over the pretrained model": (f"{gain:+.3f} nats", f"it has {risk_text(outlook.initial_goal)} nats"),
             "Training cost": (count_text(outlook.cost), "per-sample gradients"),
             "Stability edge": (f"η = {edge.value:.3g}", f"90 % interval {edge.low:.3g} to {edge.high:.3g}"),
-        }
+        },
+        beside=2,
     )
     if outlook.beyond > 1.05:
         st.caption(f"This setting lies a factor {outlook.beyond:.3g} beyond the probes; intervals widen with it.")

@@ -117,6 +117,7 @@ def by_hand(run: RunDirectory, advice: Recommendation, explorer: Explorer, exper
     plan, names = advice.plan, [name for name in advice.plan.names if name in experts]
     keys = {name: f"{run.id}:hand:{name}" for name in names}
     start = explorer.at(plan)
+    top = max(2.0, *plan.coefficients.values())
     left, right = st.columns([1, 2], gap="medium")
     with left:
         known = explorer.methods
@@ -132,7 +133,7 @@ def by_hand(run: RunDirectory, advice: Recommendation, explorer: Explorer, exper
         values = {}
         for name in names:
             st.session_state.setdefault(keys[name], round(plan.coefficients[name], 3))
-            values[name] = st.slider(f"λ of {md(name)}", 0.0, 2.0, step=0.001, format="%.3f", key=keys[name])
+            values[name] = st.slider(f"λ of {md(name)}", 0.0, top, step=0.001, format="%.3f", key=keys[name])
     wanted = Plan(recipes={n: plan.recipes[n] for n in names}, coefficients=values, method=str(method))
     setting = dataclasses.replace(
         start, coefficients={n: values.get(n, 0.0) for n in explorer.names}, method=str(method)

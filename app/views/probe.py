@@ -13,7 +13,7 @@ from advisor.runs import RunDirectory
 from advisor.watching import WatchedProbe, watch
 from advisor.wording import count_text, risk_text
 from app import jobs
-from app.frame import POLL, failure_of_worker, live, opened, way
+from app.frame import POLL, anyway, failure_of_worker, live, opened, way
 from app.showing import bullets, figure, guarded, say, table
 
 
@@ -23,8 +23,8 @@ def page() -> None:
     if run is None:
         return
     watched = live(run)
-    controls(run, running=watched.is_running)
     busy = watched.is_running or jobs.is_alive(run.path.parent, run.id)
+    st.fragment(guarded(lambda: controls(run)), run_every=POLL if busy else None)()
     st.fragment(guarded(lambda: probes(run)), run_every=POLL if busy else None)()
     failed = watched.summary.state in ("failed", "interrupted", "new")
     if failed and not busy:
@@ -33,28 +33,26 @@ def page() -> None:
         way("recommend", "② Read the advice")
 
 
-def controls(run: RunDirectory, *, running: bool) -> None:
+def controls(run: RunDirectory) -> None:
     """Stop a run, or go on with it."""
-    if running:
-        if st.button("Stop", key="stop"):
+    summary = watch(run.path, with_probes=False).summary
+    if summary.state == "running":
+        if not run.stop_requested() and st.button("Stop", key="stop"):
             jobs.stop(run)
-        if run.stop_requested():
-            st.info("Asked to stop: it ends within one training step and keeps what is done.")
+            st.rerun()
         if jobs.stop_is_overdue(run) and st.button("Stop at once", key="stop_at_once"):
             jobs.stop_at_once(run)
         return
-    if jobs.is_alive(run.path.parent, run.id):
-        return
-    summary = watch(run.path, with_probes=False).summary
-    if summary.is_complete:
+    if jobs.is_alive(run.path.parent, run.id) or summary.is_complete:
         return
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     with left:
         choices = {"run": "the whole path", "probe": "probes only", "recommend": "up to the advice"}
         command = st.radio("Go on with", list(choices), format_func=choices.__getitem__, horizontal=True, key="command")
+    wanted = anyway(run) if command == "run" else False
     with right:
-        if st.button("Go on", type="primary", key="go_on"):
-            jobs.go_on(run, command=str(command))
+        if st.button("Go on", type="primary", key="go_on", disabled=wanted is None):
+            jobs.go_on(run, command=str(command), anyway=bool(wanted))
             st.rerun()
 
 

@@ -36,7 +36,8 @@ def page() -> None:
     others(advice)
     copies(run, advice)
     st.divider()
-    way("validate", "③ See predicted against measured")
+    measured = session.validation_of(run) is not None
+    way("validate", "③ See predicted against measured" if measured else "③ Train, merge, and measure it on test data")
     way("explore", "Try other settings")
 
 
@@ -59,7 +60,7 @@ def verdict(advice: Recommendation) -> None:
 
 def recipe(advice: Recommendation) -> None:
     """What to train, and the predictions."""
-    st.subheader("Recipe", anchor=False)
+    st.subheader("Recipe" if advice.status != "refuse" else "The best plan found, which is not advised", anchor=False)
     table(recipe_table(advice.plan))
     table(prediction_table(advice))
 

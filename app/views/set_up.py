@@ -117,12 +117,12 @@ def from_form() -> Draft | None:
             checkpoint = st.text_input("File of the weights on this machine", placeholder="base.safetensors")
         with right:
             channels = st.radio("Image channels", (3, 1), format_func=lambda c: "colour" if c == 3 else "grey")
-            size = st.number_input("Image size (pixels; 0: as drafted)", 0, 1024, 0, step=8)
+            size = st.number_input("Image size (pixels)", 8, 1024, None, step=8, placeholder="the model's own")
             steps = st.number_input("Most fine-tuning steps", 20, 1_000_000, 640, step=20)
-            batch = st.number_input("Largest batch (samples; 0: as drafted)", 0, 65_536, 0, step=8)
+            batch = st.number_input("Largest batch (samples)", 1, 65_536, None, step=8, placeholder="as the data allow")
             share = st.number_input("Probing may cost (full fine-tunes of all tasks)", 0.01, 10.0, 0.25, step=0.05)
             goal = st.radio("Goal", ("mean", "worst"), format_func=lambda g: f"{g} risk over tasks", horizontal=True)
-            limit = st.text_input("Time limit (30m, 2h; empty: none)")
+            limit = st.text_input("Time limit", placeholder="none; 30m, 2h ...")
         if st.form_submit_button("Draft the project"):
             sources = [line.strip() for line in folders.splitlines() if line.strip()] + builtin
             changes: dict[str, Mapping[str, Any]] = {
@@ -131,7 +131,7 @@ def from_form() -> Draft | None:
                     "pretrained": weights == "hub",
                     "checkpoint": _checkpoint(checkpoint) if weights == "file" else None,
                     "in_chans": channels,
-                    "image_size": int(size) or None,
+                    "image_size": None if size is None else int(size),
                 },
                 "search": {"steps": [min(20, int(steps)), int(steps)]}
                 | ({"batch_size": [min(8, int(batch)), int(batch)]} if batch else {}),

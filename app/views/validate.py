@@ -8,11 +8,11 @@ from advisor import figures
 from advisor.advice import Validation
 from advisor.calibration import Calibration, calibrate
 from advisor.figures.exploring import coverage_curve, predicted_measured_scatter
-from advisor.report_sections import validation_section
+from advisor.report_sections import Table, validation_section
 from advisor.runs import RunDirectory
 from advisor.wording import VERDICT_SIGNS
 from app import jobs, session
-from app.frame import live, opened, way
+from app.frame import anyway, live, opened, way
 from app.showing import figure, md, say, table
 
 VERDICT_WORDS = {
@@ -33,13 +33,13 @@ def page() -> None:
         watched = live(run)
         st.info("Nothing is measured on test data yet.", icon=":material/info:")
         busy = watched.is_running or jobs.is_alive(run.path.parent, run.id)
-        if (
-            "recommend" in watched.summary.stages
-            and not busy
-            and st.button("Train, merge and validate", type="primary")
-        ):
-            jobs.go_on(run, anyway=st.session_state.get("anyway", False))
-            st.rerun()
+        if "recommend" in watched.summary.stages and not busy:
+            wanted = anyway(run)
+            if st.button("Train, merge and validate", type="primary", disabled=wanted is None, key="validate"):
+                jobs.go_on(run, anyway=bool(wanted))
+                st.rerun()
+        elif not busy:
+            way("probe", "Go on with the probes")
     else:
         compared(validation)
     honest(run)
@@ -56,11 +56,14 @@ def compared(validation: Validation) -> None:
         kind(f"**{VERDICT_SIGNS[verdict]} {verdict}** · {md(VERDICT_WORDS.get(name, name))}  \n{md(text)}")
     st.subheader("Predicted against measured", anchor=False)
     figure(figures.predicted_and_measured(validation), "predicted")
-    part = validation_section(validation)
+    part = validation_section(validation, with_notes=False)
     table(part.tables[0])
     figure(figures.compared_models(validation), "models")
     figure(figures.compared_models(validation, "accuracy"), "accuracies")
     table(part.tables[1])
+    with st.expander("How each model was made"):
+        rows = tuple((model.name, model.note) for model in validation.models)
+        table(Table(head=("model", "how it was made"), rows=rows))
 
 
 def honest(run: RunDirectory) -> None:

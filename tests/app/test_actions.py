@@ -1,11 +1,13 @@
 """What people do on pages: stop, go on, explore, pin, merge, rename, delete, set up."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.numpy
 
+from advisor.advice import Recommendation
 from advisor.runs import RunDirectory
 from app import jobs
 from tests.app.conftest import Open, texts
@@ -36,6 +38,31 @@ def test_go_on_starts_the_command_line_that_people_type(open_page: Open, root: P
     open_page("probe", "interrupted").button(key="go_on").click().run()
     place = str(root / "interrupted")
     assert started == [(root, "interrupted", ("run", place, "--out", place, "--quiet"))]
+
+
+def test_a_stop_that_was_asked_for_elsewhere_is_said_on_the_page(open_page: Open, running: RunDirectory) -> None:
+    running.request_stop("merge-advisor stop")
+    at = open_page("probe", "running")
+    assert "Asked to stop (merge\\-advisor stop)" in texts(at)
+    assert "stop" not in [button.key for button in at.button]
+
+
+@pytest.mark.parametrize(("page", "key"), [("validate", "validate"), ("probe", "go_on")])
+def test_refused_advice_is_trained_only_after_saying_so(
+    open_page: Open, root: Path, started: Started, page: str, key: str
+) -> None:
+    run = RunDirectory.open(root / "finished")
+    advice = Recommendation.from_json(run.read_json("recommendation.json"))
+    run.write_json("recommendation.json", dataclasses.replace(advice, status="refuse").to_json())
+    for name in ("validation.json", "report.json"):
+        run.discard(name)
+    at = open_page(page, "finished")
+    assert at.button(key=key).disabled
+    at.checkbox(key="finished:anyway").check().run()
+    at.button(key=key).click().run()
+    assert not at.exception
+    ((_, _, arguments),) = started
+    assert arguments[-1] == "--anyway"
 
 
 def test_demo_is_one_click_away(open_page: Open, root: Path, started: Started) -> None:

@@ -101,9 +101,9 @@ def set_up(page: Any, folder: Path) -> None:
     page.get_by_text("none: a random start, to try things").click()
     page.get_by_text("grey", exact=True).click()
     for label, value in {
-        "Image size (pixels; 0: as drafted)": "16",
+        "Image size (pixels)": "16",
         "Most fine-tuning steps": "20",
-        "Largest batch (samples; 0: as drafted)": "16",
+        "Largest batch (samples)": "16",
         "Probing may cost (full fine-tunes of all tasks)": "4",
     }.items():
         page.get_by_label(label).fill(value)

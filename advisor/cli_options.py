@@ -109,6 +109,14 @@ Anyway = Annotated[bool, typer.Option("--anyway", help="Go on even if the advice
 Refit = Annotated[
     bool, typer.Option("--refit", help="Advise again, sharpened by the validation figures of the merge that was made.")
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Import runs that were trained elsewhere (traces and checkpoints below this folder) instead of probing.",
+        metavar="TRACES",
+    ),
+]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and say how many.")
 ]
@@ -119,6 +127,7 @@ OF_A_RUN: dict[str, tuple[Any, Any]] = {
     "new": (New, False),
     "anyway": (Anyway, False),
     "refit": (Refit, False),
+    "traces": (From, None),
     "skip_unreadable": (SkipUnreadable, False),
     "max_cost": (MaxCost, None),
     "time_limit": (TimeLimit, None),

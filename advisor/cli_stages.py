@@ -136,7 +136,7 @@ def _as_trained(shell: Shell, ws: Workspace, advice: Recommendation) -> Recommen
 def _probe(shell: Shell, ws: Workspace, given: Given) -> dict[str, Any]:
     from advisor import pipeline
 
-    data = pipeline.probe(ws)
+    data = pipeline.import_traces(ws, given["traces"]) if given["traces"] is not None else pipeline.probe(ws)
     diverged = sum(merge.diverged for merge in data.merges)
     said = f"{len(data.traces)} probe runs, {len(data.merges)} measured merges, {diverged} of them diverged."
     if not shell.as_json:
@@ -179,11 +179,14 @@ def _validate(shell: Shell, ws: Workspace, given: Given) -> dict[str, Any]:
 
 
 run = stage_command(
-    "run", "Do everything: probe, advise, train the experts, merge, validate, report.", _run, without=("refit",)
+    "run",
+    "Do everything: probe, advise, train the experts, merge, validate, report.",
+    _run,
+    without=("refit", "traces"),
 )
 probe = stage_command(
     "probe",
-    "Measure the constants and run the probes: short fine-tunes and their merges.",
+    "Measure the constants and run the probes: short fine-tunes and their merges; or import such runs (--from).",
     _probe,
     without=("refit", "anyway"),
 )
@@ -191,16 +194,16 @@ recommend = stage_command(
     "recommend",
     "Advise: recipes, coefficients, predicted risk, reasons, caveats; probe first if that is not done.",
     _recommend,
-    without=("anyway",),
+    without=("anyway", "traces"),
 )
 train = stage_command(
-    "train", "Train the advised experts; advise first if that is not done.", _train, without=("refit",)
+    "train", "Train the advised experts; advise first if that is not done.", _train, without=("refit", "traces")
 )
 validate = stage_command(
     "validate",
     "Compare predicted with measured on test data, beside default recipes at equal cost.",
     _validate,
-    without=("refit",),
+    without=("refit", "traces"),
 )
 
 

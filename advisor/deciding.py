@@ -15,6 +15,7 @@ from advisor.bound_constants import from_constants
 from advisor.diverging import DIVERGED_PURPOSE, diverged_experts
 from advisor.experts import expert_seed, load_expert
 from advisor.fitted_model import fit_model
+from advisor.importing import imported_notes
 from advisor.measuring import methods_of
 from advisor.merged_risks import MergedRisks
 from advisor.narrowing import NothingToSearch, diverged_rates, narrow_search
@@ -83,7 +84,7 @@ def situation_of(ws: Workspace, probes: ProbeData) -> Situation:
         probes=stored_probes(ws)[0],
         num_samples=ws.num_samples,
         range_suggestion=float(ws.run.read_json(RANGE_TEST_NAME)["suggestion"]),
-        notes=ws.prepared.notes,
+        notes=(*ws.prepared.notes, *imported_notes(ws.run)),
         broken_assumptions=lambda plan: assumptions(probes, plan, facts, list(ws.goal.shares.values())),
         cost=before,
         seconds=sum(seconds.get(name, 0.0) for name in before),

@@ -78,6 +78,21 @@ def probe(ws: Workspace) -> ProbeData:
     return ProbeData.from_json(ws.run.read_json(PROBE_DATA_NAME))
 
 
+def import_traces(ws: Workspace, folder: Path | str) -> ProbeData:
+    """Runs that were trained elsewhere as probes, beside those that are there; advice on fewer probes is dropped."""
+    from advisor.fitted_model import MODEL_NAME
+    from advisor.importing import import_probes
+
+    with ws.session("probe"):
+        data, is_new = import_probes(ws, Path(folder), measure(ws))
+        if is_new or not ws.run.has(PROBE_DATA_NAME):
+            ws.run.record(PROBES_NAME)
+            ws.run.write_json(PROBE_DATA_NAME, data.to_json())
+            for name in (RECOMMENDATION_NAME, MODEL_NAME):
+                ws.run.discard(name)
+    return ProbeData.from_json(ws.run.read_json(PROBE_DATA_NAME))
+
+
 def recommend(ws: Workspace, *, refit: bool = False) -> Recommendation:
     """Fit the risk model and search it; ``refit`` adds what was measured on full merges since.
 
@@ -175,6 +190,7 @@ def merge(ws: Workspace) -> Path:
 def validate(ws: Workspace) -> Validation:
     """Predicted against measured on test data, beside what a user would have done without advice."""
     from advisor.experts import merge_experts
+    from advisor.unfinished import unfinished
     from advisor.validating import validate_advice
 
     with ws.session("validate"):
@@ -184,11 +200,11 @@ def validate(ws: Workspace) -> Validation:
             ws.run.discard(VALIDATION_NAME)  # it belongs to an earlier advice
         if not ws.run.has(VALIDATION_NAME):
             merged = merge_experts(ws, recommendation, experts)
-            with ws.spending("validation") as spending:
-                validation = validate_advice(ws, recommendation, merged, experts)
+            with ws.spending("validation") as spending, unfinished(ws, "validation", spending) as kept:
+                validation = validate_advice(ws, recommendation, merged, experts, kept)
                 spending.meter.add_units("validation", sum(validation.cost.values()))
-            stored = {"validation": validation.to_json(), "identity": identity, "spent": spending.spent()}
-            ws.run.write_json(VALIDATION_NAME, stored)
+                stored = {"validation": validation.to_json(), "identity": identity, "spent": spending.spent()}
+                ws.run.write_json(VALIDATION_NAME, stored)
     return Validation.from_json(ws.run.read_json(VALIDATION_NAME)["validation"])
 
 

@@ -8,19 +8,23 @@ validation data.  Joint multi-task training spends the same on one model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from advisor.merged_risks import MergedRisks, finite_risk
 from advisor.plan import Plan
 from advisor.training import train_runs
+from advisor.unfinished import measured_once, piece_name
 from estimators.cost import FORWARD_UNITS, CostMeter
 from estimators.fine_tuning import Control, Run, fine_tune
 from estimators.joint_training import join_tasks
 from estimators.objectives import ClassificationObjective
 from estimators.recipe import Recipe
+from estimators.snapshot_folder import NotKept, Pieces
 from estimators.tasks import Task
 
 LAMBDA_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0)
@@ -94,6 +98,7 @@ def merge_defaults(
     goal: Callable[[Mapping[str, float]], float],
     seed: int,
     control: Control | None = None,
+    kept: Pieces | None = None,
 ) -> list[Contender]:
     """Train experts with one default recipe; merge them by the simple average and by the best single lambda.
 
@@ -105,14 +110,16 @@ def merge_defaults(
         goal: task risks -> goal risk (mean or worst).
         seed: seed of the runs.
         control: asked between steps whether to go on.
+        kept: where training and measured merges are kept on the way.
 
     Returns:
         The simple average and the best single lambda; one contender without weights if an expert diverged.
     """
-    meter = CostMeter()
+    meter, kept = CostMeter(), NotKept() if kept is None else kept
     runs = [Run(task=task, recipe=recipe, seed=seed) for task in tasks]
     trains = {task: value.train for task, value in tasks.items()}
-    done = [r for group in train_runs(objectives, trains, runs, meter=meter, control=control) for r in group]
+    groups = train_runs(objectives, trains, runs, meter=meter, control=control, snapshots=kept)
+    done = [result for group in groups for result in group]
     if any(result.outcome in ("stopped", "deadline") for result in done):
         raise TrainingInterrupted(f"baseline {name!r} was interrupted: {done[-1].cause}; run the command again")
     lost = [result for result in done if result.outcome == "diverged"]
@@ -121,17 +128,21 @@ def merge_defaults(
         return [Contender(name=f"average: {name}", weights=None, experts={}, cost=meter.units, note=note)]
     experts = {result.run.task: result.weights for result in done}
     training = meter.units
-    measured = MergedRisks(
-        objectives=objectives, splits={task: value.validation for task, value in tasks.items()}, meter=meter
-    )
+    measured = MergedRisks(objectives=objectives, splits={task: value.validation for task, value in tasks.items()})
     start = next(iter(objectives.values())).initial
 
     def merged(coefficient: float) -> Tensor:
         return measured.merge(Plan.uniform(list(tasks), recipe, coefficient), start, experts)
 
     def risk(coefficient: float) -> float:
-        evaluations = measured.evaluate(merged(coefficient), experts)
-        return goal({task: finite_risk(value.risk) for task, value in evaluations.items()})
+        def measure(own: CostMeter) -> dict[str, Any]:
+            measured.meter = own
+            evaluations = measured.evaluate(merged(coefficient), experts)
+            risks = {task: finite_risk(value.risk) for task, value in evaluations.items()}
+            return {task: value if math.isfinite(value) else None for task, value in risks.items()}
+
+        known = measured_once(kept, piece_name("lambda", recipe.to_json(), seed, coefficient), meter, measure)
+        return goal({task: math.inf if known[task] is None else float(known[task]) for task in tasks})
 
     best = min(LAMBDA_GRID, key=risk)
     average = 1.0 / len(tasks)
@@ -163,6 +174,7 @@ def train_jointly(
     affordable: float,
     seed: int,
     control: Control | None = None,
+    kept: Pieces | None = None,
 ) -> Contender:
     """One model on all tasks at once, with the advised optimizer and rate; without weights if it diverged.
 
@@ -173,7 +185,8 @@ def train_jointly(
     batch = min(recipe.batch_size * len(tasks), len(pool))
     joint = recipe.replace(batch_size=batch, steps=max(1, int(affordable / batch)), num_samples=None)
     meter = CostMeter()
-    result = fine_tune(objective, pool, Run(task="joint", recipe=joint, seed=seed), meter=meter, control=control)
+    run = Run(task="joint", recipe=joint, seed=seed)
+    result = fine_tune(objective, pool, run, meter=meter, control=control, snapshots=kept)
     if result.outcome in ("stopped", "deadline"):
         raise TrainingInterrupted(f"joint training was interrupted: {result.cause}; run the command again")
     is_lost = result.outcome == "diverged"

@@ -10,6 +10,7 @@ from typing import Any
 
 from advisor.plan import Plan
 from advisor.runs import RunDirectory
+from advisor.unfinished import forget_unfinished
 from advisor.workspace import DIVERGED_NAME, EXPERTS_NAME, Workspace
 
 DIVERGED_PURPOSE = "diverged experts"
@@ -29,7 +30,7 @@ def diverged_experts(run: RunDirectory) -> list[tuple[str, Plan]]:
 
 def note_divergence(ws: Workspace, plan: Plan) -> None:
     """Keep that the expert that was just trained diverged, with what it and its finished siblings cost."""
-    last = next(r for r in reversed(ws.run.events().records) if r["kind"] == "thrown_away")
+    last = next(r for r in reversed(ws.run.events().records) if r["kind"] in ("cut_off", "thrown_away"))
     task = str(last["what"]).removeprefix("expert ")
     units, seconds = float(last["units"]), float(last["seconds"])
     known: list[dict[str, Any]] = []
@@ -47,5 +48,6 @@ def note_divergence(ws: Workspace, plan: Plan) -> None:
             "spent": {DIVERGED_PURPOSE: {"units": units, "seconds": seconds}},
         },
     )
+    forget_unfinished(ws, f"expert {task}")
     ws.run.discard(EXPERTS_NAME)  # the finished siblings belong to a plan that is not advised any more
     ws.run.event("expert_diverged", task=task, recipe=plan.recipes[task].describe())

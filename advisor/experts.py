@@ -20,9 +20,12 @@ from torch import Tensor
 from advisor.advice import Recommendation
 from advisor.merged_risks import MergedRisks, displacement_trace
 from advisor.training import train_runs
+from advisor.unfinished import unfinished
 from advisor.workspace import EXPERTS_NAME, Workspace
+from estimators.cost import CostMeter
 from estimators.fine_tuning import FineTuned, Run
 from estimators.sampling import stable_seed
+from estimators.snapshot_folder import Snapshots
 from estimators.tasks import LinearHead
 
 
@@ -52,10 +55,11 @@ def train_experts(ws: Workspace, recommendation: Recommendation) -> dict[str, Te
     if stored and not ws.run.has(EXPERTS_NAME):
         _write_summary(ws, fingerprint, spent)
     for name in missing:
-        with ws.spending(f"expert {name}") as spending:
-            result = _train(ws, Run(task=name, recipe=plan.recipes[name], seed=expert_seed(ws)), spending.meter)
-        spent[name] = {"units": spending.meter.units, "seconds": spending.seconds, "trace": _trace(result)}
-        _store(ws, name, result, spent[name])
+        what = f"expert {name}"
+        with ws.spending(what) as spending, unfinished(ws, what, spending) as kept:
+            result = _train(ws, Run(task=name, recipe=plan.recipes[name], seed=expert_seed(ws)), spending.meter, kept)
+            spent[name] = {"units": spending.meter.units, "seconds": spending.seconds, "trace": _trace(result)}
+            _store(ws, name, result, spent[name])
         _write_summary(ws, fingerprint, {name: spent[name] for name in plan.names if name in spent})
     return {name: load_expert(ws, name) for name in plan.names}
 
@@ -84,14 +88,15 @@ def _write_summary(ws: Workspace, fingerprint: str, tasks: Mapping[str, Any]) ->
     ws.run.write_json(EXPERTS_NAME, {"plan": fingerprint, "tasks": dict(tasks), "spent": {"experts": total}})
 
 
-def _train(ws: Workspace, run: Run, meter: Any) -> FineTuned:
+def _train(ws: Workspace, run: Run, meter: CostMeter, kept: Snapshots) -> FineTuned:
     steps = run.recipe.steps
 
     def control(done: int, total: int) -> Any:
         ws.progress(f"expert {run.task}", done, steps)
         return ws.interrupts.control(done, total)
 
-    groups = train_runs(ws.objectives, {run.task: ws.tasks[run.task].train}, [run], meter=meter, control=control)
+    trains = {run.task: ws.tasks[run.task].train}
+    groups = train_runs(ws.objectives, trains, [run], meter=meter, control=control, snapshots=kept)
     result = next(iter(groups))[0]
     if result.outcome == "diverged":
         raise ExpertDiverged(

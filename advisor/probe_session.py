@@ -1,12 +1,14 @@
 r"""Running probes: train every task with one short recipe, merge at several coefficients, keep what was measured.
 
-One line of ``probes.jsonl`` is one finished probe, so a session that was stopped or killed continues with the next one.
+One line of ``probes.jsonl`` is one finished probe; a session that was stopped or killed goes on inside the probe at
+work (``advisor.unfinished``): with the training step after its last snapshot, or the next merge to measure.
 Whether a deadline ended probing early is a decision by wall clock: it is kept in the log and replayed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from advisor.interrupts import RunInterrupted
@@ -17,11 +19,13 @@ from advisor.plan import Plan
 from advisor.probing import MergePoint, Probe, ProbeDesign, measured_gain, next_probe
 from advisor.run_log import mend_log
 from advisor.training import train_runs
+from advisor.unfinished import forget_unfinished, measured_once, piece_name, unfinished
 from advisor.workspace import PROBES_NAME, Spending, Workspace
-from estimators.cost import FORWARD_UNITS
+from estimators.cost import FORWARD_UNITS, CostMeter
 from estimators.fine_tuning import FineTuned, Run, Watcher
 from estimators.recipe import Recipe
 from estimators.sampling import stable_seed
+from estimators.snapshot_folder import Pieces
 
 DEADLINE_DECISION = "deadline ended probing"
 ENOUGH_PROBES = 2  # with fewer, a deadline interrupts instead of ending probing
@@ -51,20 +55,22 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
         if recipe is None or (limit is not None and len(done) >= limit):
             break
         ws.progress("probes", spent, design.budget, probe=len(done) + 1, recipe=recipe.describe())
+        what = f"probe {len(done)}"
         try:
             live = LiveWriter(ws.run.path, number=len(done), recipe=recipe)
-            with ws.spending("probes") as spending, live:
+            with ws.spending("probes") as spending, unfinished(ws, what, spending, deadline=False) as kept, live:
                 first = all(probe.recipe.optimizer != recipe.optimizer for probe in done)
                 probe = run_probe(
-                    ws, design, recipe, risks, number=len(done), first=first, spending=spending, watcher=live
+                    ws, design, recipe, risks, kept, number=len(done), first=first, spending=spending, watcher=live
                 )
+                ws.run.append(PROBES_NAME, probe_to_json(probe) | {"seconds": spending.seconds, "number": len(done)})
         except RunInterrupted as stopped:
             if stopped.reason != "deadline" or len(done) < max(ENOUGH_PROBES, last):
                 raise
             ws.run.append(PROBES_NAME, {"decision": DEADLINE_DECISION, "cost": 0.0, "seconds": 0.0})
+            forget_unfinished(ws, what)
             ended = True
         else:
-            ws.run.append(PROBES_NAME, probe_to_json(probe) | {"seconds": spending.seconds, "number": len(done)})
             done.append(probe)
     ws.progress("probes", design.budget, design.budget, probes=len(done))
     return done
@@ -82,6 +88,7 @@ def run_probe(
     design: ProbeDesign,
     recipe: Recipe,
     risks: MergedRisks,
+    kept: Pieces,
     *,
     number: int,
     first: bool,
@@ -94,7 +101,8 @@ def run_probe(
         ws: the workspace.
         design: says what to merge.
         recipe: the probe's recipe.
-        risks: evaluates merges; its meter is set to the spending's.
+        risks: evaluates merges.
+        kept: where training and measured merges are kept on the way.
         number: position of the probe, which sets its seed.
         first: whether it is the first of its optimizer.
         spending: counts what it takes.
@@ -105,18 +113,19 @@ def run_probe(
     trained: dict[str, FineTuned] = {}
     trains = {name: task.train for name, task in ws.tasks.items()}
     control = ws.interrupts.control
-    for group in train_runs(ws.objectives, trains, runs, meter=spending.meter, control=control, watcher=watcher):
+    for group in train_runs(
+        ws.objectives, trains, runs, meter=spending.meter, control=control, watcher=watcher, snapshots=kept
+    ):
         trained |= {result.run.task: result for result in group}
     halted = [result for result in trained.values() if result.outcome in ("deadline", "stopped")]
     if halted or len(trained) < len(runs):
         raise ws.interrupts.interruption(ws.interrupts.reason or "stop")
-    risks.meter = spending.meter
     if number == 0:
         spending.meter.add(forwards=sum(len(split) for split in risks.splits.values()))
     merges: list[MergeObservation] = []
     done: list[tuple[MergePoint, float]] = []
     while (point := design.next_merge(recipe, done, number=number, first=first)) is not None:
-        merges.append(measure_at(risks, trained, recipe, point, seed=seed))
+        merges.append(_measured_once(kept, spending.meter, risks, trained, recipe, point, seed=seed))
         done.append((point, measured_gain(merges[-1], ws.goal.weights)))
     traces = [trace for result in trained.values() if (trace := displacement_trace(result)) is not None]
     return Probe(
@@ -126,6 +135,27 @@ def run_probe(
         outcomes={name: result.outcome for name, result in trained.items()},
         cost=spending.meter.units,
     )
+
+
+def _measured_once(
+    kept: Pieces,
+    meter: CostMeter,
+    risks: MergedRisks,
+    trained: Mapping[str, FineTuned],
+    recipe: Recipe,
+    point: MergePoint,
+    *,
+    seed: int,
+) -> MergeObservation:
+    """The merge that a point describes, measured now or before the session was cut off."""
+
+    def measure(own: CostMeter) -> dict[str, Any]:
+        risks.meter = own
+        return measure_at(risks, trained, recipe, point, seed=seed).to_json()
+
+    samples = {name: len(split) for name, split in risks.splits.items()}
+    name = piece_name("merge", recipe.to_json(), asdict(point), seed, samples)
+    return MergeObservation.from_json(measured_once(kept, name, meter, measure))
 
 
 def measure_at(

@@ -41,6 +41,7 @@ RUN_NAME = "run.json"
 EVENTS_NAME = "events.jsonl"
 STOP_NAME = "stop"
 LABEL_NAME = "label.txt"
+UNFINISHED_NAME = "unfinished"  # no artefact: work goes on from it, results never rest on it
 MAKERS = {  # beginning of an artefact's name -> the command that makes it
     "constants": "probe",
     "probe": "probe",
@@ -308,7 +309,7 @@ class RunDirectory:
             present = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
             names = {path.relative_to(self.path).as_posix(): path for path in present}
             kept = {n: p for n, p in names.items() if n not in CONTRACT_NAMES and not p.name.startswith(".")}
-            kept = {n: p for n, p in kept.items() if p.suffix not in GROWING}
+            kept = {n: p for n, p in kept.items() if p.suffix not in GROWING and not n.startswith(UNFINISHED_NAME)}
             write_manifest(self.path, {name: (file_checksum(path),) for name, path in kept.items()})
             self.event("manifest_rebuilt", text=str(error))
 

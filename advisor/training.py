@@ -15,6 +15,7 @@ import torch
 from estimators.cost import CostMeter
 from estimators.fine_tuning import Control, FineTuned, Run, Watcher, fine_tune_stack, stack_key
 from estimators.objectives import ClassificationObjective
+from estimators.snapshot_folder import Snapshots
 from estimators.tasks import Split
 
 STACK_LIMIT = 32  # runs in one stack on an accelerator
@@ -33,6 +34,7 @@ def train_runs(
     control: Control | None = None,
     stack_limit: int | None = None,
     watcher: Watcher | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Iterator[list[FineTuned]]:
     """Train ``runs``; yields finished groups in order.
 
@@ -44,6 +46,7 @@ def train_runs(
         control: asked between steps whether to go on; once it says no, the running group is the last one.
         stack_limit: runs in a stack; 1 on a CPU and ``STACK_LIMIT`` elsewhere by default.
         watcher: shown the traces as they grow.
+        snapshots: where training is kept on the way, so that it can be taken up again.
     """
     first = objectives[runs[0].task]
     on_cpu = first.initial.device.type == "cpu"
@@ -52,7 +55,9 @@ def train_runs(
         group = list(members)
         for start in range(0, len(group), limit):
             part = group[start : start + limit]
-            done = _train_within_memory(objectives, trains, part, meter=meter, control=control, watcher=watcher)
+            done = _train_within_memory(
+                objectives, trains, part, meter=meter, control=control, watcher=watcher, snapshots=snapshots
+            )
             yield done
             if any(result.outcome in ("deadline", "stopped") for result in done):
                 return
@@ -66,6 +71,7 @@ def _train_within_memory(
     meter: CostMeter | None,
     control: Control | None,
     watcher: Watcher | None,
+    snapshots: Snapshots | None,
 ) -> list[FineTuned]:
     def train(runs: Sequence[Run], micro_batch: int | None) -> list[FineTuned]:
         return fine_tune_stack(
@@ -77,6 +83,7 @@ def _train_within_memory(
             micro_batch=micro_batch,
             precision=precision_on(objectives[runs[0].task].initial.device),
             watcher=watcher,
+            snapshots=snapshots,
         )
 
     return _halving(train, list(group), None)

@@ -15,17 +15,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from torch import Tensor
 
 from advisor.advice import Measured, Predicted
 from advisor.baselines import Contender
-from advisor.merged_risks import MergedRisks, finite_risk, with_head
+from advisor.merged_risks import MergedRisks, finite_risk
+from advisor.unfinished import measured_once, piece_name
 from advisor.wording import measured_text
 from estimators.cost import CostMeter
 from estimators.objectives import ClassificationObjective, evaluate
+from estimators.snapshot_folder import NotKept, Pieces
 from estimators.splits import open_test
 from estimators.tasks import Split
+from estimators.tensor_digests import tensor_digest
 
 Verdict = Literal["pass", "warn", "fail"]
 GoalFunction = Callable[[Mapping[str, float]], float]
@@ -44,38 +50,73 @@ def measure_models(
     *,
     goal: GoalFunction,
     meter: CostMeter | None = None,
+    kept: Pieces | None = None,
 ) -> tuple[Measured, ...]:
-    """Risk and accuracy of every model on the test splits: the advised merge, x_0, its experts, then the others."""
-    risks = MergedRisks(objectives=objectives, splits=tests, meter=meter)
-    models = [_measured(advised, "advised", risks, goal)]
-    initial = risks.initial()
-    models.append(
-        Measured(
-            name="pretrained",
-            kind="pretrained",
-            risks={task: value.risk for task, value in initial.items()},
-            accuracies={task: value.accuracy for task, value in initial.items()},
-            goal=goal({task: value.risk for task, value in initial.items()}),
-            cost=0.0,
-            note="x_0 with probed heads",
-        )
-    )
+    """Risk and accuracy of every model on the test splits: the advised merge, x_0, its experts, then the others.
+
+    Args:
+        advised: the advised merge with its experts.
+        others: what it is compared with.
+        objectives: task -> its loss.
+        tests: task -> its test split.
+        goal: task risks -> goal risk.
+        meter: counts every forward pass.
+        kept: where each model's figures are kept on the way.
+    """
+    risks, once = MergedRisks(objectives=objectives, splits=tests), NotKept() if kept is None else kept
+
+    def measured(name: str, measure: Callable[[], Measured]) -> Measured:
+        def count(own: CostMeter) -> dict[str, Any]:
+            risks.meter = own
+            return measure().to_json()
+
+        found = Measured.from_json(measured_once(once, name, meter, count))
+        return found if found.kind == "expert" else replace(found, goal=goal(found.risks))  # what is asked may change
+
+    def merged(contender: Contender, kind: Literal["advised", "joint", "baseline"]) -> Measured:
+        return measured(_name_of(contender, kind), lambda: _measured(contender, kind, risks, goal))
+
+    models = [merged(advised, "advised"), measured(piece_name("pretrained"), lambda: _pretrained(risks, goal))]
     for task, weights in advised.experts.items():
-        own = evaluate(objectives[task], weights.to(objectives[task].initial.device), tests[task], meter=meter)
-        models.append(
-            Measured(
-                name=f"expert: {task}",
-                kind="expert",
-                risks={task: finite_risk(own.risk)},
-                accuracies={task: own.accuracy},
-                goal=None,
-                cost=0.0,
-                note="alone, on its own task",
-            )
-        )
+        name = piece_name("expert", task, tensor_digest(weights))
+        models.append(measured(name, lambda task=task, weights=weights: _expert(task, weights, risks)))  # type: ignore[misc]
     kinds: dict[bool, Literal["joint", "baseline"]] = {True: "joint", False: "baseline"}
-    models += [_measured(other, kinds[other.name == "joint training"], risks, goal) for other in others]
+    models += [merged(other, kinds[other.name == "joint training"]) for other in others]
     return tuple(models)
+
+
+def _pretrained(risks: MergedRisks, goal: GoalFunction) -> Measured:
+    initial = risks.initial()
+    return Measured(
+        name="pretrained",
+        kind="pretrained",
+        risks={task: value.risk for task, value in initial.items()},
+        accuracies={task: value.accuracy for task, value in initial.items()},
+        goal=goal({task: value.risk for task, value in initial.items()}),
+        cost=0.0,
+        note="x_0 with probed heads",
+    )
+
+
+def _expert(task: str, weights: Tensor, risks: MergedRisks) -> Measured:
+    objective = risks.objectives[task]
+    own = evaluate(objective, weights.to(objective.initial.device), risks.splits[task], meter=risks.meter)
+    return Measured(
+        name=f"expert: {task}",
+        kind="expert",
+        risks={task: finite_risk(own.risk)},
+        accuracies={task: own.accuracy},
+        goal=None,
+        cost=0.0,
+        note="alone, on its own task",
+    )
+
+
+def _name_of(contender: Contender, kind: str, *parts: object) -> str:
+    """The name of a contender's figures: they belong to its weights, its heads and its cost."""
+    tensors = [] if contender.weights is None else [contender.weights, *contender.experts.values()]
+    digests = [tensor_digest(value) for value in tensors]
+    return piece_name("measured", kind, contender.name, contender.cost, digests, *parts)
 
 
 def _measured(
@@ -112,15 +153,20 @@ def validation_risks(
     splits: Mapping[str, Split],
     *,
     meter: CostMeter | None = None,
+    kept: Pieces | None = None,
 ) -> dict[str, float]:
     """Risk of the advised merge on validation data, which a refit may use."""
-    assert advised.weights is not None  # it was merged
-    return {
-        task: finite_risk(
-            evaluate(objectives[task], with_head(advised.weights, advised.experts.get(task)), split, meter=meter).risk
-        )
-        for task, split in splits.items()
-    }
+    risks = MergedRisks(objectives=objectives, splits=splits)
+
+    def measure(own: CostMeter) -> dict[str, Any]:
+        assert advised.weights is not None  # it was merged
+        risks.meter = own
+        found = risks.evaluate(advised.weights, advised.experts)
+        return {task: value.risk if math.isfinite(value.risk) else None for task, value in found.items()}
+
+    name = _name_of(advised, "on validation data", list(splits))
+    known = measured_once(NotKept() if kept is None else kept, name, meter, measure)
+    return {task: math.inf if known[task] is None else float(known[task]) for task in splits}
 
 
 def judge(

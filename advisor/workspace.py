@@ -2,8 +2,8 @@ r"""A workspace: one project, its run directory, and what every stage needs of b
 
 Stages (``advisor.pipeline``) take a workspace, do their part once, keep it in the run directory, and return what is
 stored when asked again.  Every stored piece carries its own cost, so costs are added up from what is there: a run that
-was killed and taken up again counts, and decides, like one that was not.  Work that was cut off and thrown away is told
-in an event.
+was killed and taken up again counts, and decides, like one that was not.  Work that was cut off is told in an event;
+what it keeps until it is taken up again is ``advisor.unfinished``.
 """
 
 from __future__ import annotations
@@ -49,16 +49,18 @@ class Spending:
     Attributes:
         what: its name.
         meter: counts units.
+        seconds_before: wall seconds of earlier processes whose work is gone on from.
     """
 
     what: str
     meter: CostMeter = field(default_factory=CostMeter)
+    seconds_before: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
 
     @property
     def seconds(self) -> float:
-        """Wall seconds since it began."""
-        return time.perf_counter() - self._started
+        """Wall seconds since it began, and those of earlier processes whose work is gone on from."""
+        return self.seconds_before + time.perf_counter() - self._started
 
     def spent(self) -> dict[str, dict[str, float]]:
         """The ``spent`` entry of a stored piece: purpose -> units and seconds."""
@@ -203,13 +205,13 @@ class Workspace:
 
     @contextmanager
     def spending(self, what: str) -> Iterator[Spending]:
-        """Count the units and seconds of one piece of work; work that is cut off is told in an event."""
+        """Count the units and seconds of one piece of work; that it was cut off, and how far it was, is told."""
         spending = Spending(what=what)
         try:
             with self.interrupts.at_once() if what in STEPLESS else nullcontext():
                 yield spending
         except BaseException:
-            self.run.event("thrown_away", what=what, units=spending.meter.units, seconds=spending.seconds)
+            self.run.event("cut_off", what=what, units=spending.meter.units, seconds=spending.seconds)
             raise
 
     def require_affordable(self, units: float, what: str) -> None:

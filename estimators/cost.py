@@ -53,6 +53,14 @@ class CostMeter:
         """Book units that were counted elsewhere (another process, a stored probe)."""
         self._gradients[purpose] += units
 
+    def counts(self) -> dict[str, float]:
+        """Everything counted so far, as :meth:`add` takes it."""
+        return {
+            "gradients": sum(self._gradients.values()),
+            "forwards": sum(self._forwards.values()),
+            "hessian_products": sum(self._hessian_products.values()),
+        }
+
     @property
     def units(self) -> float:
         """Everything counted so far, in per-sample gradients."""

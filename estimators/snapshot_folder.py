@@ -46,6 +46,44 @@ class Snapshots(Protocol):
         ...
 
 
+class Pieces(Snapshots, Protocol):
+    """What work in several pieces needs of the place where they are kept."""
+
+    def keep(self, name: str, take: Take, *, instead_of: Collection[str] = ()) -> None:
+        """As above; once it is written, the pieces it was made of are removed."""
+        ...
+
+    def value(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Plain values that are computed once."""
+        ...
+
+    def parts(self) -> contextlib.AbstractContextManager[list[str]]:
+        """Collects the names of the pieces used inside the block."""
+        ...
+
+
+class NotKept:
+    """Keeps nothing: every piece is made anew."""
+
+    def load(self, name: str) -> Snapshot | None:
+        """Nothing is there."""
+        return None
+
+    def keep(self, name: str, take: Take, *, instead_of: Collection[str] = ()) -> None:
+        """Do nothing."""
+
+    def forget(self, name: str) -> None:
+        """Do nothing."""
+
+    def value(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Compute."""
+        return dict(compute())
+
+    def parts(self) -> contextlib.AbstractContextManager[list[str]]:
+        """No names."""
+        return contextlib.nullcontext([])
+
+
 class SnapshotFolder:
     """Snapshots in one folder.
 
@@ -55,6 +93,8 @@ class SnapshotFolder:
         longest: longest pause where writing is slow; by default ``LONGEST``.
         clock: a clock that never jumps, seconds.
         told: told about damaged snapshots.
+        found: told about snapshots of earlier processes that are gone on from.
+        ask: asked before a value is computed; raises to stop.
     """
 
     def __init__(
@@ -65,12 +105,13 @@ class SnapshotFolder:
         longest: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         told: Callable[[str], None] = lambda text: None,
+        found: Callable[[Snapshot], None] = lambda snapshot: None,
+        ask: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folder, self.clock, self.told = folder, clock, told
+        self.folder, self.clock, self.told, self.found, self.ask = folder, clock, told, found, ask
         self.seconds = SECONDS if seconds is None else seconds
         self.longest = LONGEST if longest is None else longest
         self.pause = self.seconds
-        self.resumed: list[str] = []
         self._waiting: dict[str, Take] = {}
         self._replaced: dict[str, tuple[str, ...]] = {}
         self._used: list[str] = []
@@ -90,7 +131,7 @@ class SnapshotFolder:
             path.unlink()
             self.told(f"{path.name} of {self.folder.name} is damaged ({error}) and was thrown away: it is done again")
             return None
-        self.resumed.append(name)
+        self.found(found)
         return found
 
     def keep(self, name: str, take: Take, *, instead_of: Collection[str] = ()) -> None:
@@ -109,10 +150,12 @@ class SnapshotFolder:
         """Plain values that are computed once: read if they are kept, else computed and offered."""
         found = self.load(name)
         if found is None:
-            facts = dict(compute())
-            found = Snapshot(facts=facts)
-            self.keep(name, lambda: Snapshot(facts=facts))
-        return dict(found.facts)
+            self.ask()
+            began = self.clock()
+            made = Snapshot(facts={"value": dict(compute()), "seconds": self.clock() - began})
+            self.keep(name, lambda: made)
+            found = made
+        return dict(found.facts["value"])
 
     def forget(self, name: str) -> None:
         """Take back what was offered and not written."""

@@ -51,12 +51,12 @@ def diverge(monkeypatch, times: int) -> list[float]:
 
     real, rates = experts._train, []
 
-    def train(ws, run, meter):
+    def train(ws, run, meter, kept):
         rates.append(run.recipe.learning_rate)
         if len(rates) <= times:
             meter.add_units("training", 100.0)
             raise ExpertDiverged(f"task={run.task!r}: the advised expert diverged (test)")
-        return real(ws, run, meter)
+        return real(ws, run, meter, kept)
 
     monkeypatch.setattr(experts, "_train", train)
     return rates

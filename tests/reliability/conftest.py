@@ -17,6 +17,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholePath]:
     try:
         answer = command(server, folder, "whole")
         assert answer["status"] == 0, answer["said"]
-        yield WholePath(server, folder, answer["seconds"], answer["writes"], results(folder / "whole"))
+        yield WholePath(server, folder, answer["seconds"], answer["writes"], answer["steps"], results(folder / "whole"))
     finally:
         server.close()

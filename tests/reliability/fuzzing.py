@@ -4,11 +4,11 @@ Writes are watched by an audit hook, which cannot be taken off again; it looks o
 """
 
 import contextlib
+import gc
 import io
 import os
 import resource
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def ran(folder: Path, *arguments: object) -> tuple[int, str]:
         sys.addaudithook(_watch)
         _is_hooked = True
     out, err = io.StringIO(), io.StringIO()
+    gc.disable()  # what earlier tests of this process left must not be removed while we watch
     _watched = []
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(folder):
@@ -46,14 +47,14 @@ def ran(folder: Path, *arguments: object) -> tuple[int, str]:
             wrote = [str(Path(path).resolve()) for path in _watched if not path.isdigit()]
     finally:
         _watched = None
+        gc.enable()
     said = err.getvalue()
     assert code in CODES, said
     assert "Traceback" not in said
     assert len(said) < LONGEST_MESSAGE, said
     assert (code != BAD_INPUT) or said.strip(), "a refusal without a word"
-    # made by Python and torch where a module is imported for the first time; folders of the app's earlier tests in this
-    # process, which go when they are collected
-    harmless = (os.devnull, "__pycache__", "torchinductor_", f"{tempfile.gettempdir()}/merge-advisor-")
+    # made by Python and torch where a module is imported for the first time
+    harmless = (os.devnull, "__pycache__", "torchinductor_")
     wrote = [path for path in wrote if not any(part in path for part in harmless)]
     outside = [path for path in wrote if not Path(path).is_relative_to(folder.resolve())]
     assert outside == [], outside

@@ -3,11 +3,14 @@
 A script of its own (``python -m tests.reliability.run_server``): it must hold no thread when it forks.  It reads one
 JSON order a line and answers with one JSON line:
 
-    {"arguments": [...], "folder": "...", "kill_after": seconds | null, "kill_at_write": n | null, "signal": k | null}
-    {"status": exit status or -signal, "seconds": wall time, "said": standard error, "writes": writes seen}
+    {"arguments": [...], "folder": "...", "kill_after": seconds | null, "kill_at_write": n | null, "signal": k | null,
+     "kill_at_step": n | null, "snapshots": seconds | null}
+    {"status": exit status or -signal, "seconds": wall time, "said": standard error, "writes": writes seen,
+     "steps": training steps done but those of the range test}
 
 ``signal`` is sent instead of SIGKILL after ``kill_after``.  ``kill_at_write=n`` kills the process at its n-th change of
-the file system (open for writing, rename, removal), i.e. at the moments where a half-written file could be left.
+the file system (open for writing, rename, removal), i.e. at the moments where a half-written file could be left, and
+``kill_at_step=n`` in its n-th training step.  ``snapshots`` is the pause between two snapshots.
 """
 
 from __future__ import annotations
@@ -57,13 +60,14 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     if not waited:
         os.kill(child, order.get("signal") or signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    writes = folder / "writes.txt"
+    writes, steps = folder / "writes.txt", folder / "steps.txt"
     return {
         "status": os.waitstatus_to_exitcode(status),
         "seconds": time.monotonic() - began,
         "seconds_after_signal": time.monotonic() - signalled,
         "said": (folder / "stderr.txt").read_text(encoding="utf-8", errors="replace"),
         "writes": int(writes.read_text(encoding="utf-8")) if status == 0 and writes.exists() else 0,
+        "steps": steps.stat().st_size,
     }
 
 
@@ -83,6 +87,11 @@ def run(order: dict[str, Any], folder: Path) -> None:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(descriptor, number)
     sys.stdin.close()
+    count_steps(order.get("kill_at_step"))
+    if order.get("snapshots") is not None:
+        from estimators import snapshot_folder
+
+        snapshot_folder.SECONDS = snapshot_folder.LONGEST = order["snapshots"]
     writes = count_writes(order.get("kill_at_write"))
     from advisor import cli
 
@@ -94,6 +103,25 @@ def run(order: dict[str, Any], folder: Path) -> None:
         sys.stderr.flush()
         Path("writes.txt").write_text(str(len(writes)), encoding="utf-8")
         os._exit(code)
+
+
+def count_steps(kill_at: int | None) -> None:
+    """Leave a byte in ``steps.txt`` for every training step done; kill this process in the ``kill_at``-th."""
+    from estimators.training_loop import TrainingLoop
+
+    descriptor = os.open("steps.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    step, begun = TrainingLoop.step, 0
+
+    def counted(self: TrainingLoop, k: int) -> None:
+        nonlocal begun
+        if self.runs[0].task != "range test":  # it is done again as a whole: 60 steps at most
+            begun += 1
+            if begun == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.write(descriptor, b".")
+        step(self, k)
+
+    TrainingLoop.step = counted  # type: ignore[method-assign]
 
 
 def count_writes(kill_at: int | None) -> list[str]:
@@ -137,6 +165,8 @@ class Server:
         *arguments: str,
         kill_after: float | None = None,
         kill_at_write: int | None = None,
+        kill_at_step: int | None = None,
+        snapshots: float | None = None,
         with_signal: int | None = None,
     ) -> dict[str, Any]:
         """Run ``merge-advisor`` with arguments in a folder; see the module's head for the answer."""
@@ -147,6 +177,8 @@ class Server:
             "folder": str(folder),
             "kill_after": kill_after,
             "kill_at_write": kill_at_write,
+            "kill_at_step": kill_at_step,
+            "snapshots": snapshots,
             "signal": with_signal,
         }
         self.process.stdin.write(json.dumps(order) + "\n")

@@ -22,6 +22,7 @@ class WholePath:
     folder: Path
     seconds: float
     writes: int
+    steps: int
     results: dict[str, Any]
 
     @property

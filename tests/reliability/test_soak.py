@@ -11,6 +11,7 @@ import torch
 
 from advisor import baselines, pipeline, validating
 from advisor.workspace import open_workspace
+from estimators import snapshot_folder
 from tests.reliability.figures import note
 from tests.reliability.whole_path import WholePath
 
@@ -41,6 +42,8 @@ def test_two_hundred_rounds_leave_nothing_behind(
         validating, "default_recipes", lambda *args, **kw: dict([*one_default(*args, **kw).items()][:1])
     )
     monkeypatch.setattr(baselines, "LAMBDA_GRID", (0.3, 1.0))
+    monkeypatch.setattr(snapshot_folder, "SECONDS", 0.5)  # so that short rounds write snapshots, too
+    monkeypatch.setattr(snapshot_folder, "LONGEST", 0.5)
     memory: list[float] = []
     things = open_things()
     advice = None
@@ -59,10 +62,11 @@ def test_two_hundred_rounds_leave_nothing_behind(
         del ws
         gc.collect()
         memory.append(resident_megabytes())
+        note("soak rounds done", round_ + 1)
+        note("soak memory now, MiB", round(memory[-1], 1))
         if round_ == WARM_UP:
             things = open_things()
     first, last = max(memory[WARM_UP : 2 * WARM_UP]), max(memory[-WARM_UP:])
-    note("soak rounds", ROUNDS)
     note("soak memory after 20 to 40 rounds, MiB", round(first, 1))
     note("soak memory in the last 20 rounds, MiB", round(last, 1))
     assert last <= GROWTH * first, memory[:: ROUNDS // 20]

@@ -10,6 +10,7 @@ from app import jobs, session
 from app.showing import banner, guarded, md, progress, stages
 
 POLL = "2s"
+IDLE_POLL = "5s"  # somebody may go on with the run from another tab or the command line
 
 
 def opened(title: str, about: str) -> RunDirectory | None:
@@ -38,7 +39,7 @@ def way(page: str, label: str, *, icon: str = ":material/arrow_forward:") -> Non
 
 
 def live(run: RunDirectory, *, with_progress: bool = True) -> Watched:
-    """State, path and progress; refreshed every two seconds while a process writes, the whole page at the end."""
+    """State, path and progress, kept up to date; the whole page is shown anew when the run starts, ends or gets on."""
     watched = watch(run.path, with_probes=False)
     busy = watched.is_running or jobs.is_alive(run.path.parent, run.id)
 
@@ -53,18 +54,16 @@ def live(run: RunDirectory, *, with_progress: bool = True) -> Watched:
             progress(now)
         elif alive:
             st.progress(0.0, text="A worker is starting")
-        if busy and not (now.is_running or alive):
-            st.rerun()  # it ended: everything on the page may have changed
+        if (now.is_running or alive, now.summary.stages) != (busy, watched.summary.stages):
+            st.rerun()  # everything on the page may have changed
 
-    st.fragment(guarded(show), run_every=POLL if busy else None)()
+    st.fragment(guarded(show), run_every=POLL if busy else IDLE_POLL)()
     return watched
 
 
 def anyway(run: RunDirectory) -> bool | None:
     """Whether to train although the advice is refused; ``None`` while it is refused and nobody has said so."""
-    if run.condition("recommendation.json") != "whole":
-        return False
-    advice = session.recommendation_of(run)
+    advice = session.recommendation_of(run) if run.has("recommendation.json") else None
     if advice is None or advice.status != "refuse":
         return False
     sure = st.checkbox("The advice is refused: train the best plan found anyway", key=f"{run.id}:anyway")
@@ -92,6 +91,7 @@ def _wait_for(chosen: session.Chosen) -> None:
         if jobs.is_alive(chosen.root, chosen.id):
             st.info(f"**{md(chosen.id)}** · ▶ starting", icon=":material/hourglass_top:")
             st.progress(0.0, text="Loading libraries, checking the project; a demo also pre-trains its small network")
+            st.caption("This page goes on by itself.")
             return
         if alive:
             st.rerun()
@@ -103,5 +103,6 @@ def _wait_for(chosen: session.Chosen) -> None:
             st.warning(f"There is no run {md(chosen.id)} here; it may have been deleted.", icon=":material/search_off:")
 
     st.fragment(guarded(show), run_every=POLL if alive else None)()
-    way("set_up", "Set up a project, or open the demo")
-    way("runs", "Pick a run")
+    if not alive:
+        way("set_up", "Set up a project, or open the demo")
+        way("runs", "Pick a run")

@@ -12,7 +12,7 @@ if str(HERE.parent) not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from app import session  # noqa: E402
+from app import jobs, session  # noqa: E402
 from app.showing import guarded, md, state_text  # noqa: E402
 
 # Two paths that become one; drawn here, because Streamlit fetches named icons for the tab from another host.
@@ -43,7 +43,8 @@ def sidebar() -> None:
             st.markdown(f"**{md(summary.label)}**  \n{state_text(summary.state)}")
         elif chosen.id:
             st.caption("Run")
-            st.markdown(f"**{md(chosen.id)}**  \nnot there")
+            word = "▶ starting" if jobs.is_alive(chosen.root, chosen.id) else "not there"
+            st.markdown(f"**{md(chosen.id)}**  \n{word}")
         else:
             st.caption("No run chosen: set one up, or pick one under Runs.")
 

@@ -16,7 +16,7 @@ from advisor.progress import describe_seconds
 from advisor.report_sections import Section, Table
 from advisor.run_listing import STAGES, State
 from advisor.watching import Watched
-from advisor.wording import risk_text
+from advisor.wording import count_text, risk_text
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ STAGE_WORDS = {
     "validate": "Validation",
     "report": "Report",
 }
+# of a stage's progress, by the first word of its name
+UNITS = {"probes": "per-sample gradients", "advice": "trials", "expert": "steps", "comparison": "contenders"}
 CONFIG = {"displayModeBar": False, "responsive": True}
 
 
@@ -128,9 +130,9 @@ def banner(watched: Watched) -> None:
 
 
 def stages(watched: Watched) -> None:
-    """The path, with what is done."""
-    done = watched.summary.stages
-    marks = [f"{'✓' if stage in done else '○'} {STAGE_WORDS[stage]}" for stage in STAGES]
+    """The path, with what is done and what is being done."""
+    done, now = watched.summary.stages, watched.next_stage if watched.is_running else None
+    marks = [f"{'✓' if stage in done else '▶' if stage == now else '○'} {STAGE_WORDS[stage]}" for stage in STAGES]
     st.markdown(" → ".join(marks))
 
 
@@ -141,7 +143,10 @@ def progress(watched: Watched) -> None:
         return
     parts = [md(watched.stage)]
     if watched.total > 0:
-        parts.append(f"{watched.done:,.6g} of {watched.total:,.6g} ({100 * watched.share:.0f} %)")
+        unit = " " + UNITS.get(watched.stage.split()[0], "")
+        parts.append(
+            f"{count_text(watched.done)} of {count_text(watched.total)}{unit.rstrip()} ({100 * watched.share:.0f} %)"
+        )
     if watched.seconds_left is not None:
         parts.append(f"about {describe_seconds(watched.seconds_left)} left in this stage")
     st.progress(watched.share, text=" · ".join(parts))

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 from advisor.figures.style import DASHES, GREY, INITIAL, MEASURED, PALETTE, RISK, Drawn, finite, look, plain, styled
 from advisor.observations import DisplacementTrace, MergeObservation
 
+WIDE = 50.0  # factor between values from which an axis is logarithmic
 MAX_POINTS = 120  # of a trace; more cannot be seen and make pages slow
 
 
@@ -19,6 +20,7 @@ def probe_traces(
     diverged: Sequence[bool] | None = None,
     *,
     title: str = "Probes, step by step",
+    longest: int | None = None,
 ) -> Drawn:
     """Training loss and distance from x0 at each step of each run; a colour a task, a dash a recipe.
 
@@ -26,6 +28,7 @@ def probe_traces(
         traces: the runs.
         diverged: of each, whether it counts as diverged; by default, whether its last loss is not finite.
         title: of the figure.
+        longest: steps that the axes leave room for; by default, as many as were done.
     """
     if not traces:
         raise ValueError("traces=[] must hold at least one run; probe first")
@@ -66,8 +69,12 @@ def probe_traces(
     _name_dashes(figure, recipes)
     styled(figure, title=plain(title), x="step", y="")
     figure.update_layout(margin={"t": 80})
-    figure.update_yaxes(title_text="loss (nats)", type="log", row=1, col=1)  # a jump must not flatten all others
+    figure.update_yaxes(title_text="loss (nats)", row=1, col=1)
+    if longest is not None:
+        figure.update_xaxes(range=[0, 1.02 * longest])
     figure.update_yaxes(title_text="‖x − x₀‖ (weight units)", row=1, col=2)
+    for column in (1, 2):
+        figure.update_yaxes(**_axis_of(figure, column), row=1, col=column)
     return Drawn(
         figure,
         f"Lines of {len(traces)} probe runs on {len(tasks)} tasks ({', '.join(tasks)}) with {len(recipes)} recipes: "
@@ -103,7 +110,7 @@ def measured_merges(merges: Sequence[MergeObservation]) -> Drawn:
         x=1, xref="paper", y=math.log10(initial), text="x₀", showarrow=False, xanchor="right", yshift=9
     )
     styled(figure, title="Measured merges of probes", x="merging coefficient λ (mean over tasks)", y="mean " + RISK)
-    figure.update_yaxes(type="log")
+    figure.update_yaxes(type="log", nticks=6)
     best = min(finite_merges, key=lambda merge: _mean(merge.risks.values()))
     return Drawn(
         figure,
@@ -138,6 +145,13 @@ def _mark_divergence(figure: go.Figure, steps: list[int], losses: list[float]) -
         row=1,
         col=1,
     )
+
+
+def _axis_of(figure: go.Figure, column: int) -> dict[str, object]:
+    """Logarithmic where values differ much, so that one jump does not flatten all others."""
+    values = [y for trace in figure.select_traces(col=column, row=1) for y in trace.y if y is not None and y > 0]
+    wide = len(values) > 1 and max(values) > WIDE * min(values)
+    return {"type": "log", "nticks": 6} if wide else {"rangemode": "tozero"}
 
 
 def _name_dashes(figure: go.Figure, recipes: Sequence[str]) -> None:

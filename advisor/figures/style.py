@@ -33,7 +33,7 @@ PREDICTED, MEASURED, INITIAL, EDGE = BLUE, VERMILLION, GREY, PURPLE
 DIVERGING = [[0.0, "#B35806"], [0.25, "#F1A340"], [0.5, "#F7F7F7"], [0.75, "#998EC3"], [1.0, "#542788"]]
 SEQUENTIAL = "Viridis"
 
-LEGEND_ROW, LEGEND_COLUMNS = 22, 3  # pixels, entries beside each other
+LEGEND_ROW, LEGEND_WIDTH = 22, 80  # pixels; letters that fit beside each other
 GRID = "rgba(128,128,128,0.25)"
 RISK = "risk: cross-entropy (nats)"
 UNITS = {
@@ -97,8 +97,9 @@ def translucent(color: str, alpha: float = 0.2) -> str:
 
 def styled(figure: go.Figure, *, title: str, x: str, y: str, height: int = 380, **layout: Any) -> go.Figure:
     """Give a figure its title, labelled axes, the common look, and room for its legend below."""
-    entries = sum(trace.showlegend is not False and trace.name is not None for trace in figure.data)
-    legend_height = LEGEND_ROW * -(-entries // LEGEND_COLUMNS)
+    entries = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name is not None]
+    beside = max(1, min(3, LEGEND_WIDTH // (6 + max(map(len, entries), default=0))))
+    legend_height = LEGEND_ROW * -(-len(entries) // beside)
     axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True, "exponentformat": "power", "minexponent": 4}
     look: dict[str, Any] = {
         "template": "none",

@@ -55,6 +55,7 @@ def page() -> None:
     merges = () if probes is None else probes.merges
     project = session.project_of(run)
     st.fragment(guarded(lambda: exploring(run, explorer, start, project, merges)))()
+    way("merge", "Choose the coefficients, take merged weights along")
 
 
 def exploring(

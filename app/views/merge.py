@@ -92,6 +92,7 @@ def from_run(run: RunDirectory) -> None:
     st.caption("Predicted interference: above 0 the other expert harms the task, below 0 it helps.")
     norms = ", ".join(f"{name} {norm:.3g}" for name, norm in zip(gram.labels, gram.norms, strict=True))
     st.caption(md(f"Norms of the task vectors: {norms}; norm of the pretrained weights: {gram.base_norm:.4g}."))
+    way("validate", "See predicted against measured")
 
 
 def downloads(run: RunDirectory) -> None:
@@ -101,12 +102,10 @@ def downloads(run: RunDirectory) -> None:
         return
     weights, card = run.path_of("merged/model.safetensors"), run.path_of("merged/README.md")
     st.subheader("The advised merge", anchor=False)
-    left, right = st.columns(2)
-    with left:
+    with st.container(horizontal=True):
         size = weights.stat().st_size / MEGABYTE
         label = f"Download merged weights ({size:.1f} MB)"
         st.download_button(label, weights.read_bytes, f"{run.id}-merged.safetensors", on_click="ignore", key="weights")
-    with right:
         if card.is_file():
             st.download_button("Download its card", card.read_bytes, "README.md", on_click="ignore", key="card")
 
@@ -191,7 +190,6 @@ def by_file() -> None:
         return
     label, place = next(iter(base.items()))
     gram = task_vector_gram(place, experts)
-    figure(figures.task_vector_cosines(gram.labels, gram.cosines.tolist()), "file_cosines")
     methods = [name for name, entry in OPERATORS.items() if not entry.needs_data]
     index = methods.index("task_arithmetic")
     method = st.selectbox("Method", methods, index=index, format_func=_words, key="file_method")
@@ -203,7 +201,11 @@ def by_file() -> None:
     for name in experts:
         st.session_state.setdefault(f"file:{name}", round(1 / len(experts), 3))
         values[name] = st.slider(f"λ of {md(name)}", 0.0, 2.0, step=0.001, format="%.3f", key=f"file:{name}")
-    overlap(gram, values)
+    left, right = st.columns(2)
+    with left:
+        figure(figures.task_vector_cosines(gram.labels, gram.cosines.tolist()), "file_cosines")
+    with right:
+        overlap(gram, values)
     st.caption("Without data there is no risk to predict or measure: only norms and angles of the task vectors.")
     if st.button("Make this merge", key="file_make", type="primary"):
         with st.spinner("Merging"):
@@ -218,7 +220,7 @@ def overlap(gram: TaskVectorGram, values: dict[str, float]) -> None:
         for i, a in enumerate(gram.labels)
     ]
     figure(
-        figures.heat_map(gram.labels, scaled, title="Overlap of what is added: λᵢ λⱼ ⟨τᵢ, τⱼ⟩", unit="|x|²"),
+        figures.heat_map(gram.labels, scaled, title="Overlap λᵢ λⱼ ⟨τᵢ, τⱼ⟩ of what is added", unit="|x|²"),
         "overlap",
     )
 
@@ -261,8 +263,7 @@ def offer(result: tuple[MergeResult, Path] | None, key: str) -> None:
     chosen = ", ".join(f"{n} {c:.3g}" for n, c in found.coefficients.items())
     st.success(md(f"Merged by {found.method.replace('_', ' ')} with {chosen}."))
     bullets(found.notes)
-    left, right = st.columns(2)
-    with left:
+    with st.container(horizontal=True):
         weights = out / "model.safetensors"
         if weights.is_file():
             st.download_button(
@@ -274,7 +275,6 @@ def offer(result: tuple[MergeResult, Path] | None, key: str) -> None:
             )
         else:
             st.caption(md(f"The weights are in several files in {out}."))
-    with right:
         card = out / "README.md"
         if card.is_file():
             st.download_button("Download this card", card.read_bytes, "README.md", on_click="ignore", key=f"{key}:card")

@@ -45,15 +45,16 @@ def controls(run: RunDirectory) -> None:
         return
     if jobs.is_alive(run.path.parent, run.id) or summary.is_complete:
         return
-    left, right = st.columns([2, 1], vertical_alignment="bottom")
-    with left:
-        choices = {"run": "the whole path", "probe": "probes only", "recommend": "up to the advice"}
-        command = st.radio("Go on with", list(choices), format_func=choices.__getitem__, horizontal=True, key="command")
+    choices = {"probe": "the probes", "recommend": "the advice", "run": "the end"}
+    left = {command: end for command, end in choices.items() if command not in summary.stages}
+    command = "run"
+    if len(left) > 1:
+        index, known = len(left) - 1, left.__getitem__
+        command = str(st.radio("Up to", list(left), index=index, format_func=known, horizontal=True, key="command"))
     wanted = anyway(run) if command == "run" else False
-    with right:
-        if st.button("Go on", type="primary", key="go_on", disabled=wanted is None):
-            jobs.go_on(run, command=str(command), anyway=bool(wanted))
-            st.rerun()
+    if st.button("Go on", type="primary", key="go_on", disabled=wanted is None):
+        jobs.go_on(run, command=command, anyway=bool(wanted))
+        st.rerun()
 
 
 def probes(run: RunDirectory) -> None:
@@ -85,8 +86,9 @@ def probes(run: RunDirectory) -> None:
 def growing(live: LiveProbe) -> None:
     """Curves of the probe that runs, as far as they have come."""
     title = f"Probe {live.number + 1}, running now"
-    figure(figures.probe_traces(live.traces, [t.task in live.diverged for t in live.traces], title=title), "live")
     steps = live.recipe.steps
+    lost = [trace.task in live.diverged for trace in live.traces]
+    figure(figures.probe_traces(live.traces, lost, title=title, longest=steps), "live")
     parts = [f"{trace.task} {int(trace.steps[-1])} of {steps}" for trace in live.traces]
     say(f"{live.recipe.describe()}. Steps done: {', '.join(parts)}.")
     bullets(f"✗ {task} diverged: {cause}" for task, cause in live.diverged.items())

@@ -9,7 +9,7 @@ from advisor.run_listing import RunSummary, list_runs
 from advisor.runs import RunDirectory
 from advisor.wording import STATUS_WORDS, count_text, interval_text, risk_text
 from app import jobs, session
-from app.frame import failure_of_worker
+from app.frame import anyway, failure_of_worker
 from app.showing import STAGE_WORDS, md, state_text, table
 
 SHOWN = 50
@@ -32,13 +32,20 @@ def page() -> None:
     if len(runs) > SHOWN:
         st.caption(f"{len(runs) - SHOWN} older runs are not listed.")
     by_id = {run.id: run for run in runs}
-    ids = list(by_id)
-    index = ids.index(chosen.id) if chosen.id in by_id else 0
-    picked = st.selectbox(
-        "Run", ids, index=index, format_func=lambda i: f"{by_id[i].label} · {state_text(by_id[i].state)}", key="picked"
-    )
-    one(by_id[str(picked)])
+    one(picked(by_id, chosen.id))
     compare(by_id)
+
+
+def picked(by_id: dict[str, RunSummary], chosen: str) -> RunSummary:
+    """The run to do something with: the one picked here before, else the one in the address."""
+    names = {run_id: f"{run.label} · {state_text(run.state)}" for run_id, run in by_id.items()}
+    wanted = st.session_state.get("picked_run", chosen)
+    index = list(names).index(wanted) if wanted in names else 0
+    # the browser keeps the words of an option that is picked: another key once a name or state has changed
+    key = f"picked:{hash(tuple(names.items()))}"
+    found = str(st.selectbox("Run", list(names), index=index, format_func=names.__getitem__, key=key))
+    st.session_state["picked_run"] = found
+    return by_id[found]
 
 
 def overview(runs: list[RunSummary]) -> None:
@@ -59,12 +66,9 @@ def overview(runs: list[RunSummary]) -> None:
 
 def one(summary: RunSummary) -> None:
     """What can be done with one run."""
-    if st.button("Open", type="primary", key="open"):
-        session.choose(summary.id)
-        target = "recommend" if "recommend" in summary.stages else "probe"
-        st.switch_page(f"views/{target}.py", query_params={"run": summary.id})
     if summary.state == "damaged":
         st.error(md(summary.message), icon=":material/error:")
+        open_it(summary)
         return
     run = RunDirectory.open(summary.path)
     damaged = run.damaged()
@@ -74,19 +78,20 @@ def one(summary: RunSummary) -> None:
             icon=":material/warning:",
         )
     busy = summary.state == "running" or jobs.is_alive(run.path.parent, run.id)
-    left, middle, right = st.columns(3)
-    with left:
-        if st.button("Go on", disabled=busy or (summary.is_complete and not damaged), key="runs_go_on"):
-            jobs.go_on(run)
-            st.rerun()
+    wanted = False if busy or summary.is_complete else anyway(run)
+    with st.container(horizontal=True):
+        open_it(summary)
         if busy and st.button("Stop", key="runs_stop"):
             jobs.stop(run)
-            st.info("Asked to stop: it ends within one training step and keeps what is done.")
-    with middle:
+        done = wanted is None or (summary.is_complete and not damaged)
+        if not busy and st.button("Go on", disabled=done, key="runs_go_on"):
+            jobs.go_on(run, anyway=bool(wanted))
+            st.rerun()
         report(run, summary, busy=busy)
-    with right:
         if st.button("Delete…", disabled=busy, key="delete"):
             st.session_state["deleting"] = run.id
+    if busy and run.stop_requested():
+        st.info("Asked to stop: it ends within one training step and keeps what is done.", icon=":material/info:")
     if st.session_state.get("deleting") == run.id:
         confirm_delete(run)
     with st.form("rename", border=False):
@@ -96,6 +101,14 @@ def one(summary: RunSummary) -> None:
             st.rerun()
     if summary.state == "failed":
         failure_of_worker(run)
+
+
+def open_it(summary: RunSummary) -> None:
+    """Look at the run on the other pages."""
+    if st.button("Open", type="primary", key="open"):
+        session.choose(summary.id)
+        target = "recommend" if "recommend" in summary.stages else "probe"
+        st.switch_page(f"views/{target}.py", query_params={"run": summary.id})
 
 
 def report(run: RunDirectory, summary: RunSummary, *, busy: bool) -> None:
@@ -115,12 +128,14 @@ def confirm_delete(run: RunDirectory) -> None:
     with st.container(border=True):
         st.markdown(f"Delete **{md(run.label)}** with its probes, experts and merged weights? This cannot be undone.")
         sure = st.checkbox("Yes, delete it for good", key=f"sure:{run.id}")
-        if st.button("Delete it", type="primary", disabled=not sure, key="delete_now"):
+        with st.container(horizontal=True):
+            now = st.button("Delete it", type="primary", disabled=not sure, key="delete_now")
+            keep = st.button("Keep it", key="keep")
+        if now:
             run.remove()
             if session.chosen().id == run.id:
                 session.choose(None)
-            st.rerun()
-        if st.button("Keep it", key="keep"):
+        if now or keep:
             st.session_state.pop("deleting", None)
             st.rerun()
 

@@ -19,9 +19,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, run: Path | None = None, *, seconds: float = 120) -> Iterator[int]:
+def serving(folder: Path, run: Path | None = None, *, port: int | None = None, seconds: float = 120) -> Iterator[int]:
     """The port of a server whose working directory is ``folder``; only the entry's own settings are used."""
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "streamlit", "run", str(HOME / "app" / "main.py"), "--server.port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
     with (folder / "server.log").open("wb") as log:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -12,10 +13,17 @@ from advisor.observations import ProbeData
 from advisor.risk_model import RiskModel
 from advisor.runs import RunDirectory
 from tests.advisor.quadratic_merges import QuadraticWorld
+from tests.app.browsing import launched
 from tests.app.run_samples import make_huge, write_begun, write_finished
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 Open = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with launched() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ Needs Debian's chromium and the package playwright; without them the test is ski
 """
 
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,24 +15,11 @@ import safetensors.numpy
 from PIL import Image
 
 from tests.app.app_server import serving
+from tests.app.browsing import PAGES, address, settle
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium")
-PAGES = ("set_up", "probe", "recommend", "explore", "merge", "validate", "runs")
 TRAINING = 8 * 60_000  # milliseconds for the small run on a busy machine
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with driver.sync_playwright() as engine:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        found = engine.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield found
-        found.close()
 
 
 def draw_images(folder: Path) -> None:
@@ -48,13 +33,6 @@ def draw_images(folder: Path) -> None:
                 pixels = generator.integers(0, 90, (16, 16)).astype(np.uint8)
                 pixels[:, 2 + 4 * number : 6 + 4 * number] += 140
                 Image.fromarray(np.rot90(pixels, turns).copy()).save(place / f"{k}.png")
-
-
-def settle(page: Any) -> None:
-    """Wait until the server has answered and charts are drawn."""
-    page.wait_for_selector("h1", timeout=60_000)
-    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')", timeout=60_000)
-    page.wait_for_timeout(1200)
 
 
 def test_visitor_goes_from_image_folders_to_merged_weights(browser: Any, tmp_path: Path) -> None:
@@ -115,9 +93,9 @@ def set_up(page: Any, folder: Path) -> None:
     page.get_by_role("button", name="Start", exact=True).click()
 
 
-def explore(page: Any, address: str) -> None:
+def explore(page: Any, place: str) -> None:
     """Move a slider by keyboard: the prediction changes."""
-    page.goto(address)
+    page.goto(place)
     settle(page)
     number = page.locator("h5").first
     before = number.inner_text()
@@ -130,9 +108,9 @@ def explore(page: Any, address: str) -> None:
     )
 
 
-def merge(page: Any, address: str, folder: Path) -> dict[str, Any]:
+def merge(page: Any, place: str, folder: Path) -> dict[str, Any]:
     """Download the advised merge."""
-    page.goto(address)
+    page.goto(place)
     settle(page)
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download merged weights").click()
@@ -161,10 +139,10 @@ def take_pictures(browser: Any, home: str, run_id: str, folder: Path) -> None:
         page.on("pageerror", lambda error: pytest.fail(str(error)))
         for name in PAGES:
             page.set_viewport_size({"width": 1280, "height": 900})
-            page.goto(f"{home}/{'' if name == 'set_up' else name}?run={run_id}")
+            page.goto(address(home, name, run_id))
             settle(page)
             height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
             page.set_viewport_size({"width": 1280, "height": min(int(height) + 40, 2600)})
-            page.wait_for_timeout(1200)
+            settle(page)
             page.screenshot(path=folder / f"app-{name.replace('_', '-')}-{scheme}.png")
         context.close()

@@ -1,7 +1,9 @@
 """The app serves this machine alone, trusts no name, no address and no file, and shows no traceback."""
 
+import ast
 import json
 import pickle
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,15 +48,15 @@ def test_foreign_origin_gets_no_session(port: int) -> None:
     assert status(ask(port, request)) == 403
 
 
-def test_upload_without_token_is_refused(port: int) -> None:
+def test_upload_without_token_is_refused_for_that_reason(port: int) -> None:
+    """Uploads into a living session, and oversize ones, are in ``test_browser_sessions``."""
+    health = ask(port, f"GET /_stcore/health HTTP/1.1\nHost: 127.0.0.1:{port}")
+    (token,) = re.findall(r"_streamlit_xsrf=([^;]+)", health)
     request = f"PUT /_stcore/upload_file/session/file HTTP/1.1\nHost: 127.0.0.1:{port}\nContent-Length: 4"
-    assert status(ask(port, request, b"data")) in (400, 403)
-
-
-def test_oversize_upload_is_refused_whatever_its_token(port: int) -> None:
-    size = 200 * 1024 * 1024
-    request = f"PUT /_stcore/upload_file/session/file HTTP/1.1\nHost: 127.0.0.1:{port}\nContent-Length: {size}"
-    assert status(ask(port, request, b"data")) in (400, 403, 413)
+    cookie = f"{request}\nCookie: _streamlit_xsrf={token}"
+    assert status(ask(port, request, b"data")) == 403
+    assert status(ask(port, cookie, b"data")) == 403  # what another site's page could make a browser send
+    assert status(ask(port, f"{cookie}\nX-Xsrftoken: {token}", b"data")) == 400  # that gets further: no such session
 
 
 @pytest.mark.parametrize("path", ["/media/../../../etc/passwd", "/static/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc"])
@@ -139,6 +141,40 @@ def upload(open_page: Open, name: str, data: bytes) -> str:
     at.run()
     assert not at.exception
     return texts(at)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.bin", "weights.pkl", "weights.safetensors.zip"])
+def test_upload_of_another_type_is_refused_by_name(open_page: Open, name: str) -> None:
+    at = open_page("merge", "finished")
+    at.radio(key="merge_source").set_value("Experts by file").run()
+    at.file_uploader(key="upload:base").set_value((name, b"data", "application/octet-stream")).run()
+    (refusal,) = at.exception  # the server's own, before any page sees the file; browsers do not send it at all
+    assert "Invalid file extension" in refusal.message
+    assert not at.slider
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret.pt", "gone.safetensors", "{root}/finished/run.json"])
+def test_path_that_is_no_safetensors_file_is_not_read(open_page: Open, root: Path, path: str) -> None:
+    at = open_page("merge", "finished")
+    at.radio(key="merge_source").set_value("Experts by file").run()
+    at.text_area(key="path:base").set_value(path.format(root=root)).run()
+    assert not at.exception
+    assert "must be a .safetensors file that exists" in at.error[0].value.replace("\\", "")
+    assert "root:" not in texts(at)
+
+
+def test_nothing_in_the_program_unpickles() -> None:
+    """Every call that could: modules that do, and ``torch.load`` or ``numpy.load`` without the switch against it."""
+    for room in ("advisor", "app", "estimators", "studies"):
+        for path in (HOME / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    names = {alias.name for alias in node.names} | {getattr(node, "module", "") or ""}
+                    assert not names & {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}, path
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
+                    given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                    assert given.get("weights_only") == "True" or given.get("allow_pickle", "False") == "False", path
+                    assert ast.unparse(node.func) != "torch.load" or given.get("weights_only") == "True", path
 
 
 class Evil:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from advisor.observations import ProbeData
 from advisor.probe_session import run_probes
 from advisor.probing import LINEAR_METHOD, design_probes
-from advisor.workspace import BEFORE_ADVICE, Workspace
+from advisor.unfinished import unfinished
+from advisor.workspace import BEFORE_ADVICE, CONSTANTS_NAME, RANGE_TEST_NAME, Workspace
 from estimators.constants import Constants
 from estimators.joint_training import join_tasks
 from estimators.measuring import measure_constants
@@ -22,11 +21,11 @@ RANGE_TEST_STEPS = (20, 60)
 OTHER_METHODS = ("ties",)  # measured beside the linear merge where merge.method is auto
 
 
-def measure_project(ws: Workspace) -> dict[str, Any]:
-    """Constants of every task, as stored."""
+def measure_project(ws: Workspace) -> None:
+    """Measure and store the constants of every task."""
     objectives, tasks = ws.objectives, ws.tasks
     ws.progress("constants", 0, 1)
-    with ws.spending("constants") as spending:
+    with ws.spending("constants") as spending, unfinished(ws, "constants", spending) as kept:
         constants = measure_constants(
             objectives,
             tasks,
@@ -34,20 +33,21 @@ def measure_project(ws: Workspace) -> dict[str, Any]:
             seed=stable_seed(ws.project.seed, "constants") % 2**31,
             meter=spending.meter,
             max_units=CONSTANTS_SHARE * ws.advice_budget,
+            kept=kept,
         )
+        ws.run.write_json(CONSTANTS_NAME, {"constants": constants.to_json(), "spent": spending.spent()})
     ws.progress("constants", 1, 1)
-    return {"constants": constants.to_json(), "spent": spending.spent()}
 
 
-def range_test_project(ws: Workspace) -> dict[str, Any]:
-    """A learning-rate range test on all tasks at once, as stored."""
+def range_test_project(ws: Workspace) -> None:
+    """Do and store a learning-rate range test on all tasks at once."""
     tasks, backbone = ws.tasks, ws.prepared.backbone
     rates = dict(ws.project.search.learning_rate)
     highest = rates["sgd"][1] if "sgd" in rates else 1.0
     objective, pool = join_tasks(backbone, tasks, ws.goal.shares)
     batch = min(RANGE_TEST_BATCH, len(pool))
     affordable = int(RANGE_TEST_SHARE * ws.advice_budget / batch)
-    with ws.spending("range test") as spending:
+    with ws.spending("range test") as spending, unfinished(ws, "range test", spending) as kept:
         test = run_range_test(
             objective,
             pool,
@@ -56,13 +56,10 @@ def range_test_project(ws: Workspace) -> dict[str, Any]:
             steps=min(max(affordable, RANGE_TEST_STEPS[0]), RANGE_TEST_STEPS[1]),
             seed=stable_seed(ws.project.seed, "range test") % 2**31,
             meter=spending.meter,
+            snapshots=kept,
         )
-    return {
-        "suggestion": test.suggestion,
-        "rates": test.rates.tolist(),
-        "losses": test.losses.tolist(),
-        "spent": spending.spent(),
-    }
+        found = {"suggestion": test.suggestion, "rates": test.rates.tolist(), "losses": test.losses.tolist()}
+        ws.run.write_json(RANGE_TEST_NAME, {**found, "spent": spending.spent()})
 
 
 def probe_project(ws: Workspace, constants: Constants) -> ProbeData:

@@ -59,9 +59,9 @@ def measure(ws: Workspace) -> Constants:
     with ws.session("measure"):
         if not ws.run.has(CONSTANTS_NAME):
             require_budget(ws.project, ws.max_cost)
-            ws.run.write_json(CONSTANTS_NAME, measure_project(ws))
+            measure_project(ws)
         if not ws.run.has(RANGE_TEST_NAME):
-            ws.run.write_json(RANGE_TEST_NAME, range_test_project(ws))
+            range_test_project(ws)
     return Constants.from_json(ws.run.read_json(CONSTANTS_NAME)["constants"])
 
 

@@ -7,7 +7,7 @@ each per sample (``docs/protocol.md``), so the figure is the same on every machi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 FORWARD_UNITS = 1.0 / 3.0
@@ -60,6 +60,24 @@ class CostMeter:
             "forwards": sum(self._forwards.values()),
             "hessian_products": sum(self._hessian_products.values()),
         }
+
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """Everything counted so far, by purpose, for :meth:`absorb`."""
+        return {
+            "gradients": dict(self._gradients),
+            "forwards": dict(self._forwards),
+            "hessian_products": dict(self._hessian_products),
+        }
+
+    def absorb(self, counted: Mapping[str, Mapping[str, float]]) -> None:
+        """Add what another meter counted, purpose by purpose."""
+        for name, mine in (
+            ("gradients", self._gradients),
+            ("forwards", self._forwards),
+            ("hessian_products", self._hessian_products),
+        ):
+            for purpose, count in counted[name].items():
+                mine[purpose] += count
 
     @property
     def units(self) -> float:

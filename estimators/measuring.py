@@ -7,7 +7,6 @@ drift directions; what an estimator cannot deliver is noted in ``TaskConstants.f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -15,15 +14,16 @@ from estimators.constants import Constants, Estimate, Matrix, TaskConstants
 from estimators.cost import CostMeter, full_fine_tune_units
 from estimators.critical_sharpness import CriticalSharpness
 from estimators.directional_curvature import DriftCurvature, NoiseCurvature, RelativeSharpness
-from estimators.gradient_rows import GradientMeasurement
 from estimators.gradient_variance import GradientVariance
 from estimators.heterogeneity import Heterogeneity
 from estimators.initial_gradient import InitialGradientNorm, InitialRisk, ProgressRate
+from estimators.measured_pieces import Findings, MeasuredPieces, measuring_basis
 from estimators.objectives import ClassificationObjective
 from estimators.outcomes import LossNotFinite, MeasurementFailed
 from estimators.sample_budget import SampleBudget
 from estimators.sampled_curvature import SampledTopCurvature
 from estimators.sampling import stable_seed
+from estimators.snapshot_folder import NotKept, Snapshots
 from estimators.tasks import Task
 
 DEFAULT_SHARE = 0.1  # of one full fine-tune of all tasks
@@ -57,6 +57,7 @@ def measure_constants(
     max_units: float | None = None,
     weights: Tensor | None = None,
     memory_budget: float | None = None,
+    kept: Snapshots | None = None,
 ) -> Constants:
     """Measure the default constants of all tasks at x_0.
 
@@ -69,6 +70,7 @@ def measure_constants(
         max_units: budget for all tasks together; ``None`` for a tenth of a full fine-tune of 640 steps.
         weights: measure at other weights [P] than x_0.
         memory_budget: bytes for per-sample gradients; ``None`` for half of what a training step takes.
+        kept: where each estimator's result is kept on the way; what is there is not measured again.
 
     Raises:
         TasksNotMeasurable: if a task's loss is not finite; it carries the others' constants.
@@ -86,6 +88,7 @@ def measure_constants(
         meter=own_meter,
         weights=weights,
         memory_budget=memory_budget,
+        kept=NotKept() if kept is None else kept,
     )
     constants, reasons = run.everything(task_weights)
     if meter is not None:
@@ -111,19 +114,20 @@ class _Measuring:
         meter: CostMeter,
         weights: Tensor | None,
         memory_budget: float | None,
+        kept: Snapshots,
     ) -> None:
         self.objectives, self.tasks, self.budget, self.seed, self.meter = objectives, tasks, budget, seed, meter
         self.weights, self.memory_budget = weights, memory_budget
-        self.fields: dict[str, dict[str, Any]] = {name: {} for name in objectives}
-        self.failures: dict[str, dict[str, str]] = {name: {} for name in objectives}
-        self.gradients: dict[str, GradientMeasurement] = {}
+        self.found = Findings(fields={name: {} for name in objectives}, failures={name: {} for name in objectives})
+        basis = measuring_basis(objectives, tasks, weights, budget, seed, memory_budget)
+        self.pieces = MeasuredPieces(kept, meter, basis)
 
     def everything(self, task_weights: Mapping[str, float] | None) -> tuple[Constants | None, dict[str, str]]:
         """All estimators; constants of the measurable tasks, and why others are not measurable."""
         reasons: dict[str, str] = {}
         for name in list(self.objectives):
             try:
-                self.initial_risk(name)
+                self.piece(f"initial risk of {name}", lambda name=name: self.initial_risk(name))  # type: ignore[misc]
             except LossNotFinite as error:
                 reasons[name] = str(error)
                 del self.objectives[name]
@@ -133,7 +137,7 @@ class _Measuring:
             self.attempt(name, "top_curvature", self.top_curvature)
             if self.budget.search_samples:
                 self.attempt(name, "critical_sharpness", self.critical_sharpness)
-            if self.budget.drift_samples and "noise_curvature" in self.fields[name]:
+            if self.budget.drift_samples and "noise_curvature" in self.found.fields[name]:
                 self.attempt(name, "drift_curvature", self.drift_curvature)
         if not self.objectives:
             return None, reasons
@@ -142,14 +146,37 @@ class _Measuring:
             total = sum(task_weights[name] for name in self.objectives)
             shares = {name: task_weights[name] / total for name in self.objectives} if total > 0 else None
         gram = self.shared_gradients(shares)
-        return self.constants(gram, self.goal_curvature(shares), self.relative_sharpness()), reasons
+        self.piece(f"goal curvature for {shares}", lambda: self.goal_curvature(shares))
+        self.piece("relative sharpness", self.relative_sharpness)
+        return self.constants(gram), reasons
 
     def attempt(self, name: str, field: str, measure: Callable[[str], None]) -> None:
-        """Run one estimator for one task; a named outcome is noted under ``field``."""
-        try:
-            measure(name)
-        except MeasurementFailed as error:
-            self.failures[name][field] = str(error)
+        """Run one estimator for one task, once; a named outcome is noted under ``field``."""
+
+        def tried() -> None:
+            try:
+                measure(name)
+            except MeasurementFailed as error:
+                self.found.failures[name][field] = str(error)
+
+        self.piece(f"{field} of {name}", tried)
+
+    def piece(self, what: str, measure: Callable[[], None]) -> None:
+        """Let ``measure`` add to what is found, or take what it added before it was cut off."""
+        before = self.found.copy()
+
+        def added(own: CostMeter) -> Findings:
+            outer, self.meter = self.meter, own
+            try:
+                measure()
+            finally:
+                self.meter = outer
+            return self.found.since(before)
+
+        device = next(iter(self.objectives.values())).initial.device
+        found = self.pieces.once(what, device, added)
+        self.found = before
+        self.found.take(found)
 
     def draw(self, name: str, purpose: str) -> int:
         """The seed of one draw."""
@@ -161,7 +188,7 @@ class _Measuring:
             risk = InitialRisk(num_samples=self.budget.risk_samples, random_state=self.draw(name, "risk")).fit(
                 self.objectives[name], self.tasks[name].validation, self.weights, meter=self.meter
             )
-        self.fields[name] |= {
+        self.found.fields[name] |= {
             "initial_risk": risk.estimate_,
             "initial_accuracy": risk.accuracy_,
             "initial_gap": risk.gap_,
@@ -188,20 +215,21 @@ class _Measuring:
                 meter=self.meter,
                 on_batch=self._booked(noise.observe) if self.budget.noise_directions else None,
             )
-        self.gradients[name] = variance.gradients_
-        self.fields[name] |= {
+        self.found.rows[name] = variance.gradients_.best
+        self.found.fields[name] |= {
             "gradient_variance": variance.estimate_,
             "noise_scale": variance.noise_scale_,
-            "initial_gradient_norm": InitialGradientNorm().fit(variance.gradients_.best).estimate_,
+            "initial_gradient_norm": InitialGradientNorm().fit(self.found.rows[name]).estimate_,
         }
         if self.budget.noise_directions:
-            self.attempt(
-                name, "noise_curvature", lambda name: self.keep(name, noise_curvature=noise.finish().estimate_)
-            )
+            try:
+                self.keep(name, noise_curvature=noise.finish().estimate_)
+            except MeasurementFailed as error:
+                self.found.failures[name]["noise_curvature"] = str(error)
 
     def keep(self, name: str, **estimates: Estimate) -> None:
         """Store fields of one task."""
-        self.fields[name] |= estimates
+        self.found.fields[name] |= estimates
 
     def _booked(self, observe: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
         def booked(noise: Tensor) -> None:
@@ -218,7 +246,7 @@ class _Measuring:
                 memory_budget=self.memory_budget,
                 random_state=self.draw(name, "held-out"),
             ).fit(self.objectives[name], self.tasks[name].validation, self.weights, meter=self.meter)
-        self.fields[name]["heldout_gradient_variance"] = variance.estimate_
+        self.found.fields[name]["heldout_gradient_variance"] = variance.estimate_
 
     def top_curvature(self, name: str) -> None:
         """Largest eigenvalue of the Hessian and the Gauss-Newton matrix, and the sharpest sample met."""
@@ -234,7 +262,7 @@ class _Measuring:
 
     def critical_sharpness(self, name: str) -> None:
         """2/eta_c along the first SGD step of a small batch."""
-        top = self.fields[name].get("top_curvature")
+        top = self.found.fields[name].get("top_curvature")
         with self.meter.purpose("critical sharpness"):
             found = CriticalSharpness(
                 num_samples=self.budget.search_samples,
@@ -245,7 +273,7 @@ class _Measuring:
 
     def drift_curvature(self, name: str) -> None:
         """Curvature along the mean gradient."""
-        rows = self.gradients[name].best
+        rows = self.found.rows[name]
         with self.meter.purpose("noise and drift curvature"):
             found = DriftCurvature(
                 num_samples=self.budget.drift_samples,
@@ -256,20 +284,20 @@ class _Measuring:
                 self.tasks[name].train,
                 rows,
                 InitialGradientNorm().fit(rows).squared_,
-                self.fields[name]["noise_curvature"],
+                self.found.fields[name]["noise_curvature"],
                 self.weights,
                 meter=self.meter,
             )
         self.keep(name, drift_curvature=found.estimate_)
 
-    def goal_curvature(self, task_weights: Mapping[str, float] | None) -> Estimate | None:
-        """Largest Hessian eigenvalue of the goal's risk; ``None`` if it failed or there is but one task."""
+    def goal_curvature(self, task_weights: Mapping[str, float] | None) -> None:
+        """Largest Hessian eigenvalue of the goal's risk; there is none if it failed or there is but one task."""
         count = len(self.objectives)
         if not self.budget.goal_direction_samples:
-            return None
+            return
         try:
             with self.meter.purpose("top curvature"):
-                return (
+                self.found.goal = (
                     SampledTopCurvature(
                         num_direction_samples=self.budget.goal_direction_samples * count,
                         num_fresh_samples=self.budget.goal_fresh_samples * count,
@@ -286,22 +314,21 @@ class _Measuring:
                 )
         except MeasurementFailed as error:
             for name in self.objectives:
-                self.failures[name]["goal_top_curvature"] = str(error)
-            return None
+                self.found.failures[name]["goal_top_curvature"] = str(error)
 
-    def relative_sharpness(self) -> Matrix | None:
+    def relative_sharpness(self) -> None:
         """Every task's curvature along every other's mean gradient (an SGD update up to its length)."""
-        vectors = {name: self.gradients[name].best.mean for name in self.objectives if name in self.gradients}
+        vectors = {name: self.found.rows[name].mean for name in self.objectives if name in self.found.rows}
         still = [name for name in self.objectives if name not in vectors or not bool(vectors[name].any())]
         if still or not self.budget.relative_samples:
             for name in still:
-                self.failures[name]["relative_sharpness"] = (
+                self.found.failures[name]["relative_sharpness"] = (
                     "the task has no gradient at x_0, so no update to look along"
                 )
-            return None
+            return
         try:
             with self.meter.purpose("relative sharpness"):
-                return (
+                self.found.relative = (
                     RelativeSharpness(
                         num_samples=self.budget.relative_samples,
                         num_exact=self.budget.relative_exact,
@@ -318,40 +345,43 @@ class _Measuring:
                 )
         except MeasurementFailed as error:
             for name in self.objectives:
-                self.failures[name]["relative_sharpness"] = str(error)
-            return None
+                self.found.failures[name]["relative_sharpness"] = str(error)
 
     def shared_gradients(self, task_weights: Mapping[str, float] | None) -> Matrix | None:
         """Gram matrix, heterogeneity and progress rates, which need every task's gradient."""
-        missing = [name for name in self.objectives if name not in self.gradients]
+        missing = [name for name in self.objectives if name not in self.found.rows]
         if missing:
             for name in self.objectives:
-                self.failures[name]["heterogeneity"] = f"needs the gradients of {missing}, which failed; repair them"
+                self.found.failures[name]["heterogeneity"] = (
+                    f"needs the gradients of {missing}, which failed; repair them"
+                )
             return None
-        rows = {name: self.gradients[name].best for name in self.objectives}
+        rows = {name: self.found.rows[name] for name in self.objectives}
         try:
             spread = Heterogeneity(task_weights=task_weights).fit(rows)
         except MeasurementFailed as error:
             for name in self.objectives:
-                self.failures[name]["heterogeneity"] = str(error)
+                self.found.failures[name]["heterogeneity"] = str(error)
             return None
-        gaps = {name: self.fields[name]["initial_gap"] for name in self.objectives}
+        gaps = {name: self.found.fields[name]["initial_gap"] for name in self.objectives}
         rates = ProgressRate(shares=task_weights).fit(rows, gaps)
         for name in self.objectives:
-            self.fields[name]["heterogeneity"] = spread.estimates_[name]
-            self.fields[name]["progress_rate"] = rates.estimates_[name]
+            self.found.fields[name]["heterogeneity"] = spread.estimates_[name]
+            self.found.fields[name]["progress_rate"] = rates.estimates_[name]
         return spread.gram_
 
-    def constants(self, gram: Matrix | None, goal: Estimate | None, relative: Matrix | None) -> Constants:
+    def constants(self, gram: Matrix | None) -> Constants:
         """What was measured, as a value."""
         names = list(self.objectives)
         return Constants(
-            tasks={name: TaskConstants(**self.fields[name], failures=self.failures[name]) for name in names},
+            tasks={
+                name: TaskConstants(**self.found.fields[name], failures=self.found.failures[name]) for name in names
+            },
             num_samples={name: len(self.tasks[name].train) for name in names},
             num_classes={name: self.tasks[name].num_classes for name in names},
             num_parameters=self.objectives[names[0]].num_shared,
-            goal_top_curvature=goal,
+            goal_top_curvature=self.found.goal,
             gradient_gram=gram,
-            relative_sharpness=relative,
+            relative_sharpness=self.found.relative,
             cost=self.meter.units,
         )

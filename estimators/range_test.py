@@ -16,6 +16,7 @@ from estimators.cost import CostMeter
 from estimators.fine_tuning import Run, fine_tune
 from estimators.objectives import Objective
 from estimators.recipe import Recipe
+from estimators.snapshot_folder import Snapshots
 from estimators.tasks import Split
 
 SMOOTHING = 0.8
@@ -46,10 +47,12 @@ def run_range_test(
     steps: int,
     seed: int,
     meter: CostMeter | None = None,
+    snapshots: Snapshots | None = None,
 ) -> RangeTest:
     """Sweep the rate over four decades up to ``highest`` and suggest one; costs batch_size * steps units."""
     recipe = Recipe(learning_rate=highest, batch_size=batch_size, steps=steps, schedule="range_test")
-    done = fine_tune(objective, train, Run(task="range test", recipe=recipe, seed=seed), meter=meter)
+    run = Run(task="range test", recipe=recipe, seed=seed)
+    done = fine_tune(objective, train, run, meter=meter, snapshots=snapshots)
     finite = np.isfinite(done.losses)
     losses = smooth(done.losses[finite])
     rates = (highest * recipe.schedule_factors())[: len(done.losses)][finite]

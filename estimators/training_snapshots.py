@@ -108,7 +108,7 @@ def training_name(
             "seed": run.seed,
             "checkpoints": run.checkpoints,
             "data": [tensor_digest(train.inputs), tensor_digest(train.labels)],
-            "objective": _fingerprint(objective),
+            "objective": objective_fingerprint(objective),
         }
         for objective, train, run in zip(objectives, trains, runs, strict=True)
     ]
@@ -117,7 +117,7 @@ def training_name(
     return f"training-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
-def _fingerprint(objective: Objective) -> list[str]:
+def objective_fingerprint(objective: Objective) -> list[str]:
     """Digests of the start and of every tensor that an objective holds itself (heads, weights of samples)."""
     found = [type(objective).__name__, tensor_digest(objective.initial)]
     for name, value in sorted(getattr(objective, "__dict__", {}).items()):

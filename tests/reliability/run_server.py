@@ -6,7 +6,7 @@ JSON order a line and answers with one JSON line:
     {"arguments": [...], "folder": "...", "kill_after": seconds | null, "kill_at_write": n | null, "signal": k | null,
      "kill_at_step": n | null, "snapshots": seconds | null}
     {"status": exit status or -signal, "seconds": wall time, "said": standard error, "writes": writes seen,
-     "steps": training steps done but those of the range test}
+     "steps": training steps done}
 
 ``signal`` is sent instead of SIGKILL after ``kill_after``.  ``kill_at_write=n`` kills the process at its n-th change of
 the file system (open for writing, rename, removal), i.e. at the moments where a half-written file could be left, and
@@ -114,11 +114,10 @@ def count_steps(kill_at: int | None) -> None:
 
     def counted(self: TrainingLoop, k: int) -> None:
         nonlocal begun
-        if self.runs[0].task != "range test":  # it is done again as a whole: 60 steps at most
-            begun += 1
-            if begun == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            os.write(descriptor, b".")
+        begun += 1
+        if begun == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.write(descriptor, b".")
         step(self, k)
 
     TrainingLoop.step = counted  # type: ignore[method-assign]

@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
-from advisor.merged_risks import MergedRisks, finite_risk
+from advisor.merged_risks import EvaluateMany, MergedRisks, finite_risk
 from advisor.plan import Plan
-from advisor.training import train_runs
+from advisor.training import TrainMany, train_runs
 from advisor.unfinished import measured_once, piece_name
 from estimators.cost import FORWARD_UNITS, CostMeter
 from estimators.fine_tuning import Control, Run, fine_tune
@@ -99,6 +99,8 @@ def merge_defaults(
     seed: int,
     control: Control | None = None,
     kept: Pieces | None = None,
+    train: TrainMany = train_runs,
+    elsewhere: EvaluateMany | None = None,
 ) -> list[Contender]:
     """Train experts with one default recipe; merge them by the simple average and by the best single lambda.
 
@@ -111,6 +113,8 @@ def merge_defaults(
         seed: seed of the runs.
         control: asked between steps whether to go on.
         kept: where training and measured merges are kept on the way.
+        train: trains many runs, here or on workers.
+        elsewhere: evaluates on workers.
 
     Returns:
         The simple average and the best single lambda; one contender without weights if an expert diverged.
@@ -118,7 +122,7 @@ def merge_defaults(
     meter, kept = CostMeter(), NotKept() if kept is None else kept
     runs = [Run(task=task, recipe=recipe, seed=seed) for task in tasks]
     trains = {task: value.train for task, value in tasks.items()}
-    groups = train_runs(objectives, trains, runs, meter=meter, control=control, snapshots=kept)
+    groups = train(objectives, trains, runs, meter=meter, control=control, snapshots=kept)
     done = [result for group in groups for result in group]
     if any(result.outcome in ("stopped", "deadline") for result in done):
         raise TrainingInterrupted(f"baseline {name!r} was interrupted: {done[-1].cause}; run the command again")
@@ -128,7 +132,8 @@ def merge_defaults(
         return [Contender(name=f"average: {name}", weights=None, experts={}, cost=meter.units, note=note)]
     experts = {result.run.task: result.weights for result in done}
     training = meter.units
-    measured = MergedRisks(objectives=objectives, splits={task: value.validation for task, value in tasks.items()})
+    validations = {task: value.validation for task, value in tasks.items()}
+    measured = MergedRisks(objectives=objectives, splits=validations, elsewhere=elsewhere)
     start = next(iter(objectives.values())).initial
 
     def merged(coefficient: float) -> Tensor:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from advisor.engine import EngineSettings
+
 COMMON = "Common options"
 BUDGET = "Limits"
+ENGINE = "Engine"
 
 
 def parse_cost(text: str) -> float:
@@ -42,6 +47,24 @@ def parse_limit(text: str) -> float:
     if not value > 0:
         raise typer.BadParameter(f"{text!r} must be longer than nothing; give 30m or 2h")
     return value
+
+
+def engine_settings(given: Mapping[str, Any]) -> EngineSettings:
+    """The engine that a command's options name.
+
+    >>> engine_settings({"engine": "processes", "devices": "cuda:0,cuda:1"}).devices
+    ('cuda:0', 'cuda:1')
+    """
+    from advisor.engine import EngineSettings
+
+    devices = tuple(part.strip() for part in (given.get("devices") or "").split(",") if part.strip())
+    return EngineSettings(
+        kind=given.get("engine", "in-process"),
+        workers=given.get("workers"),
+        devices=devices,
+        address=given.get("address"),
+        gpus=given.get("gpus", 0.0),
+    )
 
 
 def parse_pairs(texts: list[str], what: str) -> dict[str, str]:
@@ -117,6 +140,33 @@ From = Annotated[
         metavar="TRACES",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="Where probes, experts and merged evaluations are computed: in-process, processes or ray.",
+        rich_help_panel=ENGINE,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Jobs at once; default: one a device, or one a core.", min=1, rich_help_panel=ENGINE),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        help="Devices that local processes take in turn, e.g. cuda:0,cuda:1; default: every CUDA device, or the CPU.",
+        metavar="LIST",
+        rich_help_panel=ENGINE,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a Ray cluster; default: one on this machine.", metavar="HOST:PORT", rich_help_panel=ENGINE),
+]
+Gpus = Annotated[
+    float,
+    typer.Option(help="GPUs that a job takes on Ray; 0.5 lets two share one.", min=0.0, rich_help_panel=ENGINE),
+]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and say how many.")
 ]
@@ -133,6 +183,11 @@ OF_A_RUN: dict[str, tuple[Any, Any]] = {
     "time_limit": (TimeLimit, None),
     "device": (Device, None),
     "seed": (Seed, None),
+    "engine": (Engine, "in-process"),
+    "workers": (Workers, None),
+    "devices": (Devices, None),
+    "address": (Address, None),
+    "gpus": (Gpus, 0.0),
     "dry_run": (DryRun, False),
     "as_json": (Json, False),
     "quiet": (Quiet, False),

@@ -18,6 +18,7 @@ from advisor.run_lock import RunBusy
 from advisor.runs import RunDirectory, is_run
 
 if TYPE_CHECKING:
+    from advisor.engine import EngineSettings
     from advisor.project import Project
     from advisor.workspace import Workspace
 
@@ -36,6 +37,7 @@ class RunOptions:
     seed: int | None = None
     skip_unreadable: bool = False
     is_new: bool = False
+    engine: EngineSettings | None = None
 
 
 @contextmanager
@@ -57,6 +59,7 @@ def opened(shell: Shell, command: str, source: Path, options: RunOptions) -> Ite
         max_cost=options.max_cost,
         time_limit=options.time_limit,
         allow_unreadable=options.skip_unreadable,
+        engine=options.engine,
     )
     hint = f"merge-advisor {command} {shlex.quote(str(ws.run.path))}"
     try:

@@ -71,6 +71,7 @@ def do_stage(name: str, source: Path, given: Given, work: Work) -> None:
         **{key: given.get(key) for key in ("out", "max_cost", "time_limit", "device", "seed")},
         skip_unreadable=given.get("skip_unreadable", False),
         is_new=given.get("new", False),
+        engine=options.engine_settings(given),
     )
     if given["dry_run"]:
         show_planned_cost(shell, name, source, wanted)

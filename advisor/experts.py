@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from advisor.advice import Recommendation
+from advisor.dispatching import trained_ahead
 from advisor.merged_risks import MergedRisks, displacement_trace
 from advisor.training import train_runs
 from advisor.unfinished import unfinished
@@ -54,13 +55,16 @@ def train_experts(ws: Workspace, recommendation: Recommendation) -> dict[str, Te
         ws.require_affordable(sum(plan.recipes[name].cost() for name in missing), "training the experts")
     if stored and not ws.run.has(EXPERTS_NAME):
         _write_summary(ws, fingerprint, spent)
-    for name in missing:
-        what = f"expert {name}"
-        with ws.spending(what) as spending, unfinished(ws, what, spending) as kept:
-            result = _train(ws, Run(task=name, recipe=plan.recipes[name], seed=expert_seed(ws)), spending.meter, kept)
-            spent[name] = {"units": spending.meter.units, "seconds": spending.seconds, "trace": _trace(result)}
-            _store(ws, name, result, spent[name])
-        _write_summary(ws, fingerprint, {name: spent[name] for name in plan.names if name in spent})
+    runs = {name: Run(task=name, recipe=plan.recipes[name], seed=expert_seed(ws)) for name in missing}
+    with trained_ahead(ws, list(runs.values())) as hand_over:
+        for name in missing:
+            what = f"expert {name}"
+            with ws.spending(what) as spending, unfinished(ws, what, spending) as kept:
+                hand_over(runs[name], kept)
+                result = _train(ws, runs[name], spending.meter, kept)
+                spent[name] = {"units": spending.meter.units, "seconds": spending.seconds, "trace": _trace(result)}
+                _store(ws, name, result, spent[name])
+            _write_summary(ws, fingerprint, {name: spent[name] for name in plan.names if name in spent})
     return {name: load_expert(ws, name) for name in plan.names}
 
 

@@ -7,7 +7,7 @@ std(l(x; z) - l(x_0; z)) / sqrt(E) over the E evaluation samples, far below that
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ from estimators.fine_tuning import FineTuned
 from estimators.objectives import ClassificationObjective, Evaluation, evaluate
 from estimators.tasks import Split
 
+EvaluateMany = Callable[[Mapping[str, Tensor], Mapping[str, int]], dict[str, Evaluation]]
+
 TRACE_POINTS = 24  # log-spaced points kept of a displacement trace
 
 
@@ -35,11 +37,13 @@ class MergedRisks:
         objectives: task -> its loss.
         splits: task -> the samples to evaluate on.
         meter: counts every forward pass.
+        elsewhere: evaluates (task -> weights, task -> number of samples) on workers instead of here.
     """
 
     objectives: Mapping[str, ClassificationObjective]
     splits: Mapping[str, Split]
     meter: CostMeter | None = None
+    elsewhere: EvaluateMany | None = None
     _initial: dict[str, Evaluation] | None = None
 
     def initial(self) -> dict[str, Evaluation]:
@@ -53,8 +57,13 @@ class MergedRisks:
 
     def evaluate(self, weights: Tensor, experts: Mapping[str, Tensor]) -> dict[str, Evaluation]:
         """Shared weights [P] on every task; a task whose head was trained uses its own expert's head."""
+        whole = {name: with_head(weights, experts.get(name)) for name in self.splits}
+        if self.elsewhere is not None:
+            if self.meter is not None:
+                self.meter.add(forwards=sum(map(len, self.splits.values())))
+            return self.elsewhere(whole, {name: len(split) for name, split in self.splits.items()})
         return {
-            name: evaluate(self.objectives[name], with_head(weights, experts.get(name)), split, meter=self.meter)
+            name: evaluate(self.objectives[name], whole[name], split, meter=self.meter)
             for name, split in self.splits.items()
         }
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from advisor.dispatching import evaluating_of, training_of
 from advisor.interrupts import RunInterrupted
 from advisor.live_probe import LiveWriter
 from advisor.merged_risks import MergedRisks, displacement_trace
@@ -18,7 +19,6 @@ from advisor.observations import DisplacementTrace, MergeObservation
 from advisor.plan import Plan
 from advisor.probing import MergePoint, Probe, ProbeDesign, measured_gain, next_probe
 from advisor.run_log import mend_log
-from advisor.training import train_runs
 from advisor.unfinished import forget_unfinished, measured_once, piece_name, unfinished
 from advisor.workspace import PROBES_NAME, Spending, Workspace
 from estimators.cost import FORWARD_UNITS, CostMeter
@@ -79,7 +79,9 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
 def merged_risks(ws: Workspace, samples: int) -> MergedRisks:
     """Evaluates merges on the first ``samples`` validation samples of every task."""
     return MergedRisks(
-        objectives=ws.objectives, splits={name: task.validation.head(samples) for name, task in ws.tasks.items()}
+        objectives=ws.objectives,
+        splits={name: task.validation.head(samples) for name, task in ws.tasks.items()},
+        elsewhere=evaluating_of(ws),
     )
 
 
@@ -113,7 +115,7 @@ def run_probe(
     trained: dict[str, FineTuned] = {}
     trains = {name: task.train for name, task in ws.tasks.items()}
     control = ws.interrupts.control
-    for group in train_runs(
+    for group in training_of(ws)(
         ws.objectives, trains, runs, meter=spending.meter, control=control, watcher=watcher, snapshots=kept
     ):
         trained |= {result.run.task: result for result in group}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -19,6 +19,24 @@ from estimators.snapshot_folder import Snapshots
 from estimators.tasks import Split
 
 STACK_LIMIT = 32  # runs in one stack on an accelerator
+
+
+class TrainMany(Protocol):
+    """What trains many runs; as :func:`train_runs`."""
+
+    def __call__(
+        self,
+        objectives: Mapping[str, ClassificationObjective],
+        trains: Mapping[str, Split],
+        runs: Sequence[Run],
+        *,
+        meter: CostMeter | None = None,
+        control: Control | None = None,
+        watcher: Watcher | None = None,
+        snapshots: Snapshots | None = None,
+    ) -> Iterator[list[FineTuned]]:
+        """Finished groups, in order."""
+        ...
 
 
 class OutOfMemory(RuntimeError):

@@ -19,6 +19,7 @@ from advisor.baselines import (
     selection_cost,
     train_jointly,
 )
+from advisor.dispatching import evaluating_of, training_of
 from advisor.diverging import DIVERGED_PURPOSE
 from advisor.experts import expert_seed
 from advisor.unfinished import piece_name
@@ -99,6 +100,8 @@ def make_contenders(ws: Workspace, recommendation: Recommendation, kept: Pieces,
                     seed=seed,
                     control=ws.interrupts.control,
                     kept=kept,
+                    train=training_of(ws),
+                    elsewhere=evaluating_of(ws),
                 ),
             )
         ws.progress("comparison", total - 1, total, contender="joint training")

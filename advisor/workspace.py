@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from advisor.engine import EngineSettings, Pool
 from advisor.goal import Goal
 from advisor.interrupts import Interrupts
 from advisor.progress import Progress, both, event_progress, silent
@@ -83,6 +84,7 @@ class Workspace:
         device: overrides the project's device.
         max_cost: most units that the whole command may spend, or ``None``.
         allow_unreadable: whether images that cannot be read are left out instead of refused.
+        engine: where independent work is done.
     """
 
     project: Project
@@ -92,7 +94,9 @@ class Workspace:
     device: str | None = None
     max_cost: float | None = None
     allow_unreadable: bool = False
+    engine: EngineSettings = field(default_factory=EngineSettings)
     _depth: int = 0
+    _workers: Pool | None = None
 
     @property
     def goal(self) -> Goal:
@@ -157,6 +161,15 @@ class Workspace:
         }
 
     @property
+    def workers(self) -> Pool:
+        """The workers of its engine, opened on first use and ended with the session."""
+        from advisor.dispatching import open_workers
+
+        if self._workers is None:
+            self._workers = open_workers(self)
+        return self._workers
+
+    @property
     def num_samples(self) -> dict[str, int]:
         """Training samples of each task."""
         return {name: len(task.train) for name, task in self.tasks.items()}
@@ -201,6 +214,9 @@ class Workspace:
                 yield
         finally:
             self._depth -= 1
+            if self._workers is not None:
+                self._workers.close()
+                self._workers = None
             torch.set_num_threads(threads)
 
     @contextmanager
@@ -240,6 +256,7 @@ def open_workspace(
     time_limit: float | None = None,
     progress: Progress = silent,
     allow_unreadable: bool = False,
+    engine: EngineSettings | None = None,
 ) -> Workspace:
     """A workspace for a project file, a project value, or an existing run directory.
 
@@ -252,6 +269,7 @@ def open_workspace(
         time_limit: seconds; by default the project's.
         progress: told about every step of long work.
         allow_unreadable: leave out images that cannot be read.
+        engine: where probes, experts and merged evaluations are computed; by default in this process.
 
     Raises:
         ValueError: for a bad project, or a run directory that belongs to another project.
@@ -284,6 +302,7 @@ def open_workspace(
         device=device,
         max_cost=max_cost,
         allow_unreadable=allow_unreadable,
+        engine=engine or EngineSettings(),
     )
 
 

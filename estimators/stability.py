@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor
@@ -41,6 +42,8 @@ class StabilityTwins(BaseEstimator):  # type: ignore[misc]
         num_pairs: pairs of runs, each with its own replaced sample and seed.
         trainer: (objective, train split, recipe, seed, meter) -> final weights [D]; ``None``: ``fine_tune``.
         random_state: decides replaced samples, fresh samples and seeds.
+        n_jobs: pairs at once, as joblib takes it (and where ``joblib.parallel_config`` says, a Ray cluster too); the
+            result is the same for any number.
 
     Attributes:
         estimate_: s with interval.
@@ -53,12 +56,19 @@ class StabilityTwins(BaseEstimator):  # type: ignore[misc]
     replaced_: NDArray[np.int64]
 
     def __init__(
-        self, recipe: Recipe, *, num_pairs: int = 8, trainer: Trainer | None = None, random_state: int = 0
+        self,
+        recipe: Recipe,
+        *,
+        num_pairs: int = 8,
+        trainer: Trainer | None = None,
+        random_state: int = 0,
+        n_jobs: int | None = None,
     ) -> None:
         self.recipe = recipe
         self.num_pairs = num_pairs
         self.trainer = trainer
         self.random_state = random_state
+        self.n_jobs = n_jobs
 
     def fit(
         self, objective: Objective, train: Split, fresh: Split, *, meter: CostMeter | None = None
@@ -71,14 +81,15 @@ class StabilityTwins(BaseEstimator):  # type: ignore[misc]
         newcomers = rng.choice(len(fresh), self.num_pairs, replace=self.num_pairs > len(fresh))
         train_one = _train if self.trainer is None else self.trainer
         before = 0.0 if meter is None else meter.units
-        distances = []
-        for pair, (old, new) in enumerate(zip(self.replaced_, newcomers, strict=True)):
-            seed = self.random_state * 1000 + pair
-            first = train_one(objective, data, self.recipe, seed, meter)
-            second = train_one(objective, _with_replaced(data, int(old), fresh, int(new)), self.recipe, seed, meter)
-            shared = objective.num_shared
-            distances.append(float((first[:shared].cpu().double() - second[:shared].cpu().double()).square().sum()))
-        self.squared_distances_ = np.array(distances)
+        pairs = [
+            delayed(_pair)(train_one, objective, data, fresh, self.recipe, self.random_state * 1000 + pair, old, new)
+            for pair, (old, new) in enumerate(zip(self.replaced_.tolist(), newcomers.tolist(), strict=True))
+        ]
+        done = Parallel(n_jobs=self.n_jobs)(pairs)
+        if meter is not None:
+            for _, counts in done:
+                meter.add(**counts)
+        self.squared_distances_ = np.array([distance for distance, _ in done])
         value = float(self.squared_distances_.mean())
         low, high = positive_mean_interval(self.squared_distances_)
         self.estimate_ = Estimate(
@@ -130,6 +141,17 @@ def _train(objective: Objective, train: Split, recipe: Recipe, seed: int, meter:
             f"outcome={result.outcome!r} ({result.cause}): twins cannot be compared; lower the learning rate"
         )
     return result.weights
+
+
+def _pair(
+    train_one: Trainer, objective: Objective, data: Split, fresh: Split, recipe: Recipe, seed: int, old: int, new: int
+) -> tuple[float, dict[str, float]]:
+    """Squared distance of one pair, and what training it counted."""
+    meter = CostMeter()
+    first = train_one(objective, data, recipe, seed, meter)
+    second = train_one(objective, _with_replaced(data, old, fresh, new), recipe, seed, meter)
+    shared = objective.num_shared
+    return float((first[:shared].cpu().double() - second[:shared].cpu().double()).square().sum()), meter.counts()
 
 
 def _with_replaced(train: Split, old: int, fresh: Split, new: int) -> Split:

@@ -11,6 +11,7 @@ import safetensors.numpy
 
 from advisor.observations import ProbeData
 from advisor.runs import RunDirectory
+from tests.advisor.advice_samples import EVIL, recommendation, validation
 from tests.app.app_server import ask, free_port, serving, status
 from tests.app.browsing import PAGES, address, settle
 from tests.app.run_samples import write_begun
@@ -123,3 +124,21 @@ def test_pages_of_damaged_runs_show_no_traceback_and_no_path_of_code(context: An
                 assert "Traceback" not in said, (run_id, name)
                 assert ".py" not in said, (run_id, name)
                 assert len(said) > 100, (run_id, name)
+
+
+def test_markup_in_names_runs_nothing_and_is_shown_as_it_is(context: Any, root: Path, tmp_path: Path) -> None:
+    run = RunDirectory.open(root / "finished")
+    names = (EVIL, "<img src=x onerror=alert(1)>", "[a](javascript:alert(1))")
+    run.write_json("recommendation.json", recommendation(names).to_json())
+    run.write_json("validation.json", {"validation": validation(names).to_json(), "identity": {}, "spent": {}})
+    run.rename("<script>alert(2)</script>")
+    dialogs: list[str] = []
+    with serving(tmp_path, root / "finished") as port:
+        page = context.new_page()
+        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        for name in ("recommend", "validate", "runs"):
+            page.goto(address(f"http://127.0.0.1:{port}", name, "finished"))
+            settle(page)
+            assert "<script>alert(2)</script>" in page.inner_text("body"), name
+            assert not page.query_selector("img[src='x'], a[href^='javascript']"), name
+    assert dialogs == []

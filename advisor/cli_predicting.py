@@ -16,6 +16,7 @@ from advisor.cli_running import load, open_run
 from advisor.cli_shell import Shell
 from advisor.plans_csv import PlanRow, read_plans
 from advisor.report_sections import Section, Table
+from advisor.run_reading import read_value
 from advisor.wording import elasticity_text, interval_text, risk_text
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _rows(run: RunDirectory, plans: Path | None, ask: WhatIf) -> tuple[PlanRow, 
         return read_plans(plans, ask.model.constants_.num_samples)
     from advisor.advice import Recommendation
 
-    advice = Recommendation.from_json(run.read_json("recommendation.json"))
+    advice = read_value(run, "recommendation.json", Recommendation.from_json)
     return (PlanRow(line=0, label="advised plan", plan=advice.plan),)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from advisor.observations import MergeObservation, ProbeData
 from advisor.risk_model import RiskModel
+from advisor.run_reading import read_value
 from advisor.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def load_fitted(run: RunDirectory, project: Project) -> FittedModel:
             why = f"{MODEL_NAME} was written by another version ({' '.join(str(error).split())})"
     elif not run.has("recommendation.json"):
         run.require(MODEL_NAME)  # says which command makes it
-    probes = ProbeData.from_json(run.read_json(PROBE_DATA_NAME)).with_merges(stored_merges(run))
+    probes = read_value(run, PROBE_DATA_NAME, ProbeData.from_json).with_merges(stored_merges(run))
     return FittedModel(model=fit_model(probes, project.task_weights(), project.seed), refitted=why)
 
 
@@ -69,7 +70,7 @@ def stored_merges(run: RunDirectory) -> tuple[MergeObservation, ...]:
     """Full merges that refits of this run learned from."""
     if not run.has(MERGES_NAME):
         return ()
-    return tuple(MergeObservation.from_json(item) for item in run.read_json(MERGES_NAME)["merges"])
+    return read_value(run, MERGES_NAME, lambda stored: tuple(map(MergeObservation.from_json, stored["merges"])))
 
 
 def store_merges(run: RunDirectory, merges: Sequence[MergeObservation]) -> None:

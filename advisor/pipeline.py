@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from advisor.advice import Recommendation, Validation
 from advisor.observations import MergeObservation, ProbeData
+from advisor.run_reading import read_value
 from advisor.workspace import (
     CONSTANTS_NAME,
     PROBES_NAME,
@@ -62,7 +63,7 @@ def measure(ws: Workspace) -> Constants:
             measure_project(ws)
         if not ws.run.has(RANGE_TEST_NAME):
             range_test_project(ws)
-    return Constants.from_json(ws.run.read_json(CONSTANTS_NAME)["constants"])
+    return read_value(ws.run, CONSTANTS_NAME, lambda stored: Constants.from_json(stored["constants"]))
 
 
 def probe(ws: Workspace) -> ProbeData:
@@ -75,7 +76,7 @@ def probe(ws: Workspace) -> ProbeData:
             data = probe_project(ws, constants)
             ws.run.record(PROBES_NAME)
             ws.run.write_json(PROBE_DATA_NAME, data.to_json())
-    return ProbeData.from_json(ws.run.read_json(PROBE_DATA_NAME))
+    return read_value(ws.run, PROBE_DATA_NAME, ProbeData.from_json)
 
 
 def import_traces(ws: Workspace, folder: Path | str) -> ProbeData:
@@ -90,7 +91,7 @@ def import_traces(ws: Workspace, folder: Path | str) -> ProbeData:
             ws.run.write_json(PROBE_DATA_NAME, data.to_json())
             for name in (RECOMMENDATION_NAME, MODEL_NAME):
                 ws.run.discard(name)
-    return ProbeData.from_json(ws.run.read_json(PROBE_DATA_NAME))
+    return read_value(ws.run, PROBE_DATA_NAME, ProbeData.from_json)
 
 
 def recommend(ws: Workspace, *, refit: bool = False) -> Recommendation:
@@ -116,7 +117,7 @@ def recommend(ws: Workspace, *, refit: bool = False) -> Recommendation:
             ws.run.write_json(RECOMMENDATION_NAME, recommendation.to_json() | {"asked": asked(ws)})
         else:
             _mend_model(ws)
-    return Recommendation.from_json(ws.run.read_json(RECOMMENDATION_NAME))
+    return read_value(ws.run, RECOMMENDATION_NAME, Recommendation.from_json)
 
 
 def _joined(known: tuple[MergeObservation, ...], new: tuple[MergeObservation, ...]) -> tuple[MergeObservation, ...]:
@@ -205,7 +206,7 @@ def validate(ws: Workspace) -> Validation:
                 spending.meter.add_units("validation", sum(validation.cost.values()))
                 stored = {"validation": validation.to_json(), "identity": identity, "spent": spending.spent()}
                 ws.run.write_json(VALIDATION_NAME, stored)
-    return Validation.from_json(ws.run.read_json(VALIDATION_NAME)["validation"])
+    return read_value(ws.run, VALIDATION_NAME, lambda stored: Validation.from_json(stored["validation"]))
 
 
 def report(ws: Workspace) -> Path:

@@ -18,6 +18,7 @@ from typing import Any
 
 from advisor.advice import Recommendation
 from advisor.project import Project
+from advisor.run_reading import read_value
 from advisor.runs import RunDirectory
 
 CONTENDERS = 4  # three default recipes and joint training (advisor.baselines)
@@ -142,7 +143,7 @@ def plan_cost(
 
 def _experts_cost(project: Project, run: RunDirectory | None) -> tuple[float, str]:
     if run is not None and run.has("recommendation.json"):
-        advice = Recommendation.from_json(run.read_json("recommendation.json"))
+        advice = read_value(run, "recommendation.json", Recommendation.from_json)
         return float(advice.training_cost), "the advised plan"
     search = project.search
     units = float(len(project.tasks) * search.steps[1] * search.batch_size[1])

@@ -11,6 +11,7 @@ from advisor.observations import ProbeData
 from advisor.probe_checks import ProbesDiverged, TooFewProbes
 from advisor.report import Report, write_report
 from advisor.run_ids import program_version
+from advisor.run_reading import read_value
 from advisor.what_if import WhatIf
 from advisor.workspace import VALIDATION_NAME, Workspace
 
@@ -23,7 +24,9 @@ def write_workspace_report(ws: Workspace, probes: ProbeData, recommendation: Rec
     """Write the report of everything that is there; returns the page's path."""
     ask = _fitted(ws)
     validation = (
-        Validation.from_json(ws.run.read_json(VALIDATION_NAME)["validation"]) if ws.run.has(VALIDATION_NAME) else None
+        read_value(ws.run, VALIDATION_NAME, lambda stored: Validation.from_json(stored["validation"]))
+        if ws.run.has(VALIDATION_NAME)
+        else None
     )
     return write_report(
         ws.run,

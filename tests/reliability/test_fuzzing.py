@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from advisor.fitted_model import load_fitted
@@ -31,6 +32,7 @@ from tests.reliability.tiny_project import PROJECT
 GOLDEN = Path(__file__).parent / "golden_run"
 FEW, MANY = 75, 2600
 MORE_MEMORY = 400.0  # MiB that a batch of cases may add to this process
+MOST_SECONDS = 60.0  # of a processor, not of the wall: a case takes a few, the first imports included
 JUNK_NUMBERS = (0, -1, 1e308, -1e308, math.inf, math.nan, 10**400, 2**63, 1e-320, True)
 JUNK_TEXTS = (
     "",
@@ -57,20 +59,29 @@ Body = Callable[[Path, Any], None]
 
 def fuzz(body: Body, folder: Path, cases: st.SearchStrategy[Any], count: int, name: str) -> None:
     """Run ``body`` on ``count`` drawn cases, within bounded memory."""
-    done = 0
+    done, slowest = 0, 0.0
     before = peak_megabytes()
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],  # making a failure smaller takes longer than all cases
+    )
     @given(case=cases)
     def each(case: Any) -> None:
-        nonlocal done
-        done += 1
+        nonlocal done, slowest
+        done, began = done + 1, time.process_time()
         body(folder, case)
+        slowest = max(slowest, time.process_time() - began)
 
     each()
     more = peak_megabytes() - before
     assert more < MORE_MEMORY
+    assert slowest < MOST_SECONDS
     note(f"cases of {name}", done)
+    note(f"slowest case of {name}, seconds of a processor", round(slowest, 2))
     note(f"memory added by {name}, MiB", round(more))
 
 

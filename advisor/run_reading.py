@@ -25,6 +25,7 @@ def read_value(run: RunDirectory, name: str, make: Callable[[dict[str, Any]], Va
         return make(content)
     except (KeyError, IndexError, AttributeError, TypeError) as error:
         raise DamagedArtefact(
-            f"{name} of run {run.id!r} holds something else than this program writes ({type(error).__name__}: {error}); "
+            f"{name} of run {run.id!r} holds something else than this program writes "
+            f"({type(error).__name__}: {error}); "
             "delete it and run the same command again: it is made again and the rest is kept"
         ) from None

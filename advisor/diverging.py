@@ -10,7 +10,7 @@ from typing import Any
 
 from advisor.plan import Plan
 from advisor.runs import RunDirectory
-from advisor.unfinished import forget_unfinished
+from advisor.unfinished import clear_unfinished
 from advisor.workspace import DIVERGED_NAME, EXPERTS_NAME, Workspace
 
 DIVERGED_PURPOSE = "diverged experts"
@@ -48,6 +48,6 @@ def note_divergence(ws: Workspace, plan: Plan) -> None:
             "spent": {DIVERGED_PURPOSE: {"units": units, "seconds": seconds}},
         },
     )
-    forget_unfinished(ws, f"expert {task}")
+    clear_unfinished(ws, f"expert {task}")
     ws.run.discard(EXPERTS_NAME)  # the finished siblings belong to a plan that is not advised any more
     ws.run.event("expert_diverged", task=task, recipe=plan.recipes[task].describe())

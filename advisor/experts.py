@@ -21,7 +21,7 @@ from advisor.advice import Recommendation
 from advisor.dispatching import trained_ahead
 from advisor.merged_risks import MergedRisks, displacement_trace
 from advisor.training import train_runs
-from advisor.unfinished import unfinished
+from advisor.unfinished import clear_unfinished, unfinished
 from advisor.workspace import EXPERTS_NAME, Workspace
 from estimators.cost import CostMeter
 from estimators.fine_tuning import FineTuned, Run
@@ -65,6 +65,7 @@ def train_experts(ws: Workspace, recommendation: Recommendation) -> dict[str, Te
                 spent[name] = {"units": spending.meter.units, "seconds": spending.seconds, "trace": _trace(result)}
                 _store(ws, name, result, spent[name])
             _write_summary(ws, fingerprint, {name: spent[name] for name in plan.names if name in spent})
+    clear_unfinished(ws, "expert")
     return {name: load_expert(ws, name) for name in plan.names}
 
 

@@ -98,8 +98,14 @@ class LiveWriter:
             temporary.replace(self._path)
 
     def _remove(self) -> None:
+        forget_live(self._path.parent)
+
+
+def forget_live(folder: Path) -> None:
+    """Remove what a probe, or a process that was killed in one, left."""
+    for name in (LIVE_NAME, f".{LIVE_NAME}.tmp"):
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
 
 
 def read_live(folder: Path) -> LiveProbe | None:

@@ -55,6 +55,7 @@ def measure(ws: Workspace) -> Constants:
     """Constants of the bound at x_0, and the learning-rate range test."""
     from advisor.least_budget import require_budget
     from advisor.measuring import measure_project, range_test_project
+    from advisor.unfinished import clear_unfinished
     from estimators.constants import Constants
 
     with ws.session("measure"):
@@ -63,6 +64,8 @@ def measure(ws: Workspace) -> Constants:
             measure_project(ws)
         if not ws.run.has(RANGE_TEST_NAME):
             range_test_project(ws)
+        for kind in ("constants", "range test"):
+            clear_unfinished(ws, kind)
     return read_value(ws.run, CONSTANTS_NAME, lambda stored: Constants.from_json(stored["constants"]))
 
 
@@ -191,7 +194,7 @@ def merge(ws: Workspace) -> Path:
 def validate(ws: Workspace) -> Validation:
     """Predicted against measured on test data, beside what a user would have done without advice."""
     from advisor.experts import merge_experts
-    from advisor.unfinished import unfinished
+    from advisor.unfinished import clear_unfinished, unfinished
     from advisor.validating import validate_advice
 
     with ws.session("validate"):
@@ -206,6 +209,7 @@ def validate(ws: Workspace) -> Validation:
                 spending.meter.add_units("validation", sum(validation.cost.values()))
                 stored = {"validation": validation.to_json(), "identity": identity, "spent": spending.spent()}
                 ws.run.write_json(VALIDATION_NAME, stored)
+        clear_unfinished(ws, "validation")
     return read_value(ws.run, VALIDATION_NAME, lambda stored: Validation.from_json(stored["validation"]))
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from advisor.dispatching import evaluating_of, training_of
 from advisor.interrupts import RunInterrupted
-from advisor.live_probe import LiveWriter
+from advisor.live_probe import LiveWriter, forget_live
 from advisor.merged_risks import MergedRisks, displacement_trace
 from advisor.observations import DisplacementTrace, MergeObservation
 from advisor.plan import Plan
 from advisor.probing import MergePoint, Probe, ProbeDesign, measured_gain, next_probe
 from advisor.run_log import mend_log
-from advisor.unfinished import forget_unfinished, measured_once, piece_name, unfinished
+from advisor.unfinished import clear_unfinished, measured_once, piece_name, unfinished
 from advisor.workspace import PROBES_NAME, Spending, Workspace
 from estimators.cost import FORWARD_UNITS, CostMeter
 from estimators.fine_tuning import FineTuned, Run, Watcher
@@ -68,10 +68,11 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
             if stopped.reason != "deadline" or len(done) < max(ENOUGH_PROBES, last):
                 raise
             ws.run.append(PROBES_NAME, {"decision": DEADLINE_DECISION, "cost": 0.0, "seconds": 0.0})
-            forget_unfinished(ws, what)
             ended = True
         else:
             done.append(probe)
+    clear_unfinished(ws, "probe")
+    forget_live(ws.run.path)
     ws.progress("probes", design.budget, design.budget, probes=len(done))
     return done
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,19 @@ def unfinished(ws: Workspace, what: str, spending: Spending, *, deadline: bool =
     store.remove()
 
 
-def forget_unfinished(ws: Workspace, what: str) -> None:
-    """Remove what is kept of a piece that will not be finished."""
-    shutil.rmtree(_folder(ws, what), ignore_errors=True)
+def clear_unfinished(ws: Workspace, kind: str) -> None:
+    """Remove what is kept of all pieces of a kind: they are finished, or will not be.
+
+    Work removes its own; this is for a process that was killed between storing a result and that.
+    """
+    folder = ws.run.path_of(UNFINISHED_NAME)
+    if folder.is_dir():
+        name = kind.replace(" ", "-")
+        for path in folder.iterdir():
+            if path.name == name or path.name.startswith(f"{name}-"):
+                shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()  # where it was the last
 
 
 def piece_name(kind: str, *parts: object) -> str:

@@ -28,9 +28,12 @@ from advisor.plan import FloatArray, Plan, PlanTable
 
 SHARED = ("a1", "a2", "nu", "beta", "omega", "gamma")
 # Prior means and widths of the shared parameters (log a1, log a2, log nu_0, logit beta, log omega, logit gamma) and the
-# widths of the tasks' own factors, from fits to all steps of the two exploration tables.
-PRIOR_MEAN = np.array([0.0, -0.5, -0.6, -1.2, 0.7, 0.0])
-PRIOR_WIDTH = np.array([0.3, 0.3, 0.6, 0.7, 1.0, 1.0])
+# widths of the tasks' own factors, from fits to the exploration tables and the development suites.
+PRIOR_MEAN = {
+    "gradient": np.array([0.0, -0.7, -0.6, -2.0, 0.7, 0.0]),
+    "adaptive": np.array([0.0, -0.5, -0.6, -1.2, 0.7, 0.0]),
+}
+PRIOR_WIDTH = np.array([0.3, 0.3, 0.6, 0.7, 0.5, 0.4])
 TASK_WIDTH = 0.2
 JUMP = 1.2  # log factor from the law's prior beyond which a run has jumped over the stability edge: left aside
 OUTLIER = 2.0  # residuals of more standard deviations than this hardly count
@@ -56,7 +59,7 @@ class DisplacementLaw:
         """The law before any probe."""
         zeros = {family: np.zeros(num_tasks) for family in FAMILIES}
         return cls(
-            shared={family: PRIOR_MEAN.copy() for family in FAMILIES},
+            shared={family: PRIOR_MEAN[family].copy() for family in FAMILIES},
             drift_factor=zeros,
             diffusion_factor={family: np.zeros(num_tasks) for family in FAMILIES},
         )
@@ -69,7 +72,7 @@ class DisplacementLaw:
         for family in FAMILIES:
             rows = [row for row in measured if row[0] == family]
             if rows:
-                theta = _fit_family(rows, scales)
+                theta = _fit_family(rows, PRIOR_MEAN[family], scales)
                 count = len(scales.names)
                 law.shared[family] = theta[:6]
                 law.drift_factor[family] = theta[6 : 6 + count]
@@ -147,11 +150,13 @@ def _measured(probes: ProbeData, scales: TaskScales) -> list[tuple[str, int, flo
     return rows
 
 
-def _fit_family(rows: Sequence[tuple[str, int, float, float, float]], scales: TaskScales) -> FloatArray:
+def _fit_family(
+    rows: Sequence[tuple[str, int, float, float, float]], prior_mean: FloatArray, scales: TaskScales
+) -> FloatArray:
     count = len(scales.names)
     task = np.array([row[1] for row in rows])
     time, walk, squared = (np.array([row[k] for row in rows], dtype=float) for k in (2, 3, 4))
-    mean = np.concatenate([PRIOR_MEAN, np.zeros(2 * count)])
+    mean = np.concatenate([prior_mean, np.zeros(2 * count)])
     width = np.concatenate([PRIOR_WIDTH, np.full(2 * count, TASK_WIDTH)])
     pick = (np.arange(len(rows)), task)
     shape = (len(rows), count)

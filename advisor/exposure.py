@@ -6,11 +6,12 @@ Every optimizer is put on one axis by its *effective rate*
     e = eta / (1 - m)                                heavy ball
     e = eta sqrt(P) / sqrt(sigma^2 / b + G^2)        AdamW: sqrt(v) is about the size of a gradient entry
 
-so that with S1 = sum_k s_k, S2 = sum_k s_k^2 the schedule's sums (both K at a constant rate)
+so that with the effective step vector a of momentum and schedule (``Recipe.step_weights``; all ones for SGD at a
+constant rate), and the metric g = sqrt(P) / sqrt(sigma^2 / b + G^2) for AdamW, 1 otherwise
 
-    T = e S1                       effective time, |x|^2/loss (heavy ball: eta ||a||_1)
-    V = e T (S2 / S1) sigma^2 / b  variance of a free random walk, |x|^2
-    E = e sigma^2 / b              noise temperature, loss
+    T = g eta ||a||_1                  effective time, |x|^2/loss
+    V = (g eta ||a||_2)^2 sigma^2 / b  variance of a free random walk, |x|^2
+    E = e sigma^2 / b                  noise temperature, loss
 
 M is the number of plans, N of tasks.
 """
@@ -175,7 +176,7 @@ class Exposure:
             coefficients=table.coefficients,
             rate=rate,
             time=time,
-            walk=time * rate * anneal * sigma2 / b,
+            walk=(table.learning_rate * metric) ** 2 * table.step_energy() * sigma2 / b,
             temperature=rate * sigma2 / b,
             anneal=anneal,
             batch_size=b,

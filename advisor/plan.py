@@ -7,6 +7,7 @@ T_i = lambda_i eta_i ||a_i||_1.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.recipe import Recipe, schedule_factors
+from estimators.recipe import Optimizer, Recipe
 
 OPTIMIZERS = ("sgd", "momentum", "adamw")
 SCHEDULES = ("constant", "warmup_cosine")
@@ -150,12 +151,31 @@ class PlanTable:
         4.25
         """
         m = self.momentum
-        mass = (self.steps - m * (1 - m**self.steps) / (1 - m)) / (1 - m)
+        return self._scheduled((self.steps - m * (1 - m**self.steps) / (1 - m)) / (1 - m), 0)
+
+    def step_energy(self) -> FloatArray:
+        """||a_i||_2^2 of every expert, shape [M, N]: how much gradient noise its steps add up, at peak rate.
+
+        Constant schedule: K for SGD and AdamW; heavy ball sums (1-m^j)^2/(1-m)^2 over j = 1..K.
+
+        >>> table = PlanTable.from_plans([Plan.uniform(["a"], Recipe(learning_rate=1, batch_size=1, steps=3,
+        ...     optimizer="momentum", momentum=0.5), 1.0)], {"a": 10})
+        >>> float(table.step_energy()[0, 0])
+        6.3125
+        """
+        m = self.momentum
+        once, twice = m * (1 - m**self.steps) / (1 - m), m**2 * (1 - m ** (2 * self.steps)) / (1 - m**2)
+        return self._scheduled((self.steps - 2 * once + twice) / (1 - m) ** 2, 1)
+
+    def _scheduled(self, values: FloatArray, which: int) -> FloatArray:
+        """The values, in the cells whose rate follows a schedule replaced by the sum ``which`` of their step vector."""
         scheduled = self.schedule > 0
         # a million experts share a few pairs of steps and momentum: each pair is summed once
-        pairs, index = np.unique(np.stack([self.steps[scheduled], m[scheduled]]), axis=1, return_inverse=True)
-        mass[scheduled] = np.array([_cosine_mass(int(steps), decay) for steps, decay in pairs.T])[index.ravel()]
-        return mass
+        pairs, index = np.unique(
+            np.stack([self.steps[scheduled], self.momentum[scheduled]]), axis=1, return_inverse=True
+        )
+        values[scheduled] = np.array([_cosine_sums(int(steps), m)[which] for steps, m in pairs.T])[index.ravel()]
+        return values
 
     def training_cost(self) -> FloatArray:
         """Units of training all experts of each plan, shape [M]."""
@@ -193,8 +213,16 @@ class PlanTable:
         )
 
 
-def _cosine_mass(steps: int, momentum: float) -> float:
-    """||a||_1 of heavy ball (or SGD with momentum 0) under warm-up and cosine."""
-    factors = schedule_factors("warmup_cosine", steps)
-    decay = momentum ** np.arange(1, steps + 1)  # step l is carried on by sum_{k<=l} m^(l-k)
-    return float(np.sum(factors * (1 - decay)) / (1 - momentum))
+@functools.lru_cache(maxsize=8192)
+def _cosine_sums(steps: int, momentum: float) -> tuple[float, float]:
+    """||a||_1 and ||a||_2^2 of heavy ball (or SGD with momentum 0) under warm-up and cosine."""
+    optimizer: Optimizer = "momentum" if momentum else "sgd"
+    weights = Recipe(
+        learning_rate=1.0,
+        batch_size=1,
+        steps=steps,
+        optimizer=optimizer,
+        momentum=momentum,
+        schedule="warmup_cosine",
+    ).step_weights()
+    return float(weights.sum()), float(np.sum(weights**2))

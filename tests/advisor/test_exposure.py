@@ -42,6 +42,13 @@ def test_long_heavy_ball_equals_sgd_at_its_effective_rate(constants: Constants) 
         np.testing.assert_allclose(getattr(ball, field), getattr(plain, field), rtol=1e-3)
 
 
+def test_the_first_heavy_ball_step_is_a_plain_one(constants: Constants) -> None:
+    ball = exposure(constants, Recipe(learning_rate=0.001, batch_size=4, steps=1, optimizer="momentum"))
+    plain = exposure(constants, Recipe(learning_rate=0.001, batch_size=4, steps=1))
+    np.testing.assert_allclose(ball.walk, plain.walk)
+    np.testing.assert_allclose(ball.time, plain.time)
+
+
 def test_warm_up_and_cosine_anneals(constants: Constants) -> None:
     """Sum of s^2 over sum of s of a cosine from 1 to 0 is 3/4; the sum of s is about half the steps."""
     e = exposure(constants, Recipe(learning_rate=0.01, batch_size=4, steps=2000, schedule="warmup_cosine"))

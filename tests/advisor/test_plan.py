@@ -36,10 +36,11 @@ def test_bad_coefficients_are_refused(coefficients, message):
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
 @pytest.mark.parametrize("schedule", ["constant", "warmup_cosine"])
 @pytest.mark.parametrize("steps", [1, 2, 13, 160])
-def test_step_mass_is_the_sum_of_the_effective_step_vector(optimizer, schedule, steps):
+def test_step_mass_and_energy_are_sums_over_the_effective_step_vector(optimizer, schedule, steps):
     chosen = recipe(optimizer=optimizer, schedule=schedule, steps=steps)
     table = PlanTable.from_plans([Plan.uniform(NAMES, chosen, 1.0)], SAMPLES)
     np.testing.assert_allclose(table.step_mass(), chosen.step_weights().sum(), rtol=1e-12)
+    np.testing.assert_allclose(table.step_energy(), np.sum(chosen.step_weights() ** 2), rtol=1e-9)
 
 
 def test_columns_and_plans_give_the_same_table():

@@ -35,8 +35,6 @@ check: lint audit
 
 # bandit reads the source for known kinds of holes; pip-audit asks the package index for known ones in dependencies
 audit: $(VENV)/.installed
-	@$(BIN)/python -c "import bandit, pip_audit" 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check "bandit>=1.8" "pip-audit>=2.8"
 	@$(BIN)/bandit --quiet --recursive --severity-level medium advisor estimators studies app
 	@$(BIN)/pip-audit --skip-editable
 

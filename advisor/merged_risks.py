@@ -138,6 +138,7 @@ def merge_flat(
         [{n: v.cpu() for n, v in backbone.unflatten(weights).items()} for weights in experts.values()],
         method=method,
         coefficients=[coefficients[name] for name in experts],
+        trust_base=True,  # they were trained from it: one that was thrown far is an outcome, not a mix-up
     )
     return torch.cat([merged[name].reshape(-1).float() for name in backbone.names]).to(start.device)
 

@@ -3,12 +3,13 @@ r"""The effective form: risk of every task after a merge, from what the experts'
 For task j, with u_i, v_i of ``advisor.displacement_law``, T_i, E_i of ``advisor.exposure``, G_j = ||grad F_j(x_0)||,
 c_ij the cosine of the experts' drifts, and lambda_i the coefficients:
 
-    progress        P = D_j f(m_j G_j lambda_j u_j / D_j),   f(s) = 1 - (1 + s/alpha)^-alpha,   D_j = rho_j r0_j
-    heterogeneity   H: the change of P when q_j sum_{i != j} c_ij lambda_i u_i is added to lambda_j u_j
+    progress        P = D_j f(m_j G_j lambda_j a_j u_j / D_j),   f(s) = 1 - (1 + s/alpha)^-alpha,   D_j = rho_j r0_j
+    heterogeneity   H: the change of P when q_j sum_{i != j} c_ij lambda_i a_i u_i is added to lambda_j a_j u_j
     interference    I = h2_j/2 || sum_i lambda_i w_i ||^2_c,   w_i = u_i (1 + T_i/t_b)^(-p_b/2)     flatter as it goes
     noise           N = k_j sum_i lambda_i^2 E_i (32/b_i)^n heal_i (1 - 1/(1 + 2 s_j T_i)) + h1_j/2 sum_i lambda_i^2 v_i
     collapse        X = x_j sum_i lambda_i^2 B_i (1 + K_i/(10 (1 + B_i)))^-p_x,  B = softplus(e L (1 + z/b) d/2 - 1)^2
     generalisation  Y = y_j lambda_j (sigma_j^2/n_j) log(1 + w T_j)/w
+    a_i = (1 + sigma_i^2/(n_i G_i^2) log(1 + K_i b_i/n_i))^-1/2                signal in the drift: samples come again
     heal_i = (1 + T_i/t)^-p                                                  sharp directions flatten
     Q = (I + N + X + Y) e^luck;   Q~ = Q (1 + Q/q0);   Q~ / (1 + Q~/R)                 steeper than quadratic, then flat
     risk_j = floor_j + softplus(r0_j - P + H + Q~ - floor_j),   floor_j = (1 - rho_j) r0_j
@@ -54,26 +55,26 @@ class ParameterPrior:
 
 # From fits to all rows of the development suites (``docs/risk-model-log.md``).
 PRIORS: dict[str, ParameterPrior] = {
-    "gain": ParameterPrior(mean=(0.58, 0.58), width=0.35, task_width=0.3),
-    "slope": ParameterPrior(mean=(-0.73, -0.73), width=0.29, task_width=0.3),
-    "tail": ParameterPrior(mean=(0.05, 0.22), width=0.35, task_width=0.0),
-    "help": ParameterPrior(mean=(0.84, 0.84), width=0.6, task_width=0.3),
-    "drift_curvature": ParameterPrior(mean=(-2.38, -2.38), width=0.71, task_width=0.4),
-    "bending": ParameterPrior(mean=(-1.67, -2.13), width=0.51, task_width=0.0),
+    "gain": ParameterPrior(mean=(0.79, 0.79), width=0.35, task_width=0.3),
+    "slope": ParameterPrior(mean=(-0.56, -1.13), width=0.29, task_width=0.3),
+    "tail": ParameterPrior(mean=(0.05, 0.01), width=0.35, task_width=0.0),
+    "help": ParameterPrior(mean=(0.84, 0.84), width=0.9, task_width=0.3),
+    "drift_curvature": ParameterPrior(mean=(-2.81, -2.81), width=0.48, task_width=0.4),
+    "bending": ParameterPrior(mean=(-1.67, -1.52), width=0.51, task_width=0.0),
     "bending_time": ParameterPrior(mean=(-0.3, -0.3), width=0.63, task_width=0.0),
-    "walk_curvature": ParameterPrior(mean=(-6.06, -6.06), width=1.38, task_width=0.5),
-    "noise": ParameterPrior(mean=(-0.8, -1.02), width=0.75, task_width=0.4),
-    "noise_rate": ParameterPrior(mean=(1.84, 1.84), width=1.0, task_width=0.4),
-    "noise_batch": ParameterPrior(mean=(-0.06, -0.04), width=0.13, task_width=0.0),
+    "walk_curvature": ParameterPrior(mean=(-6.06, -6.89), width=1.38, task_width=0.5),
+    "noise": ParameterPrior(mean=(-1.25, -1.02), width=0.75, task_width=0.4),
+    "noise_rate": ParameterPrior(mean=(1.84, 1.24), width=1.0, task_width=0.4),
+    "noise_batch": ParameterPrior(mean=(0.02, -0.0), width=0.13, task_width=0.0),
     "steepness": ParameterPrior(mean=(3.65, 3.65), width=0.8, task_width=0.2),
-    "healing": ParameterPrior(mean=(-0.32, -0.32), width=0.26, task_width=0.0),
-    "healing_time": ParameterPrior(mean=(1.29, 1.29), width=0.47, task_width=0.0),
-    "collapse": ParameterPrior(mean=(-1.3, -1.3), width=0.7, task_width=0.3),
-    "edge": ParameterPrior(mean=(-0.55, -1.62), width=0.6, task_width=0.0),
-    "sample_edge": ParameterPrior(mean=(1.72, 1.72), width=0.5, task_width=0.0),
-    "collapse_healing": ParameterPrior(mean=(-1.25, -1.25), width=0.38, task_width=0.0),
-    "overfitting": ParameterPrior(mean=(-2.06, -2.06), width=0.82, task_width=0.3),
-    "overfitting_rate": ParameterPrior(mean=(1.81, 1.81), width=0.79, task_width=0.0),
+    "healing": ParameterPrior(mean=(-0.32, -0.48), width=0.26, task_width=0.0),
+    "healing_time": ParameterPrior(mean=(1.29, 1.57), width=0.47, task_width=0.0),
+    "collapse": ParameterPrior(mean=(-1.3, -0.88), width=0.7, task_width=0.3),
+    "edge": ParameterPrior(mean=(-0.55, -1.26), width=0.9, task_width=0.0),
+    "sample_edge": ParameterPrior(mean=(1.72, 2.41), width=0.5, task_width=0.0),
+    "collapse_healing": ParameterPrior(mean=(-1.25, -1.02), width=0.38, task_width=0.0),
+    "overfitting": ParameterPrior(mean=(-3.19, -1.81), width=1.22, task_width=0.3),
+    "overfitting_rate": ParameterPrior(mean=(1.81, 1.34), width=0.79, task_width=0.0),
 }
 KINDS = tuple(PRIORS)
 PLAIN = ("gain", "noise_batch")  # not logarithms
@@ -142,20 +143,21 @@ def task_risk(
     progress, help_, floor, steep = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.ones(shape)
     parts = {name: np.zeros(shape) for name in ("interference", "noise", "collapse", "generalisation")}
     off = cosines - np.eye(len(cosines))
+    signal = moves.drift * signal_share(moves.exposure, scales)
     others = np.zeros(shape)
     natural: dict[int, dict[str, FloatArray]] = {}
     for family, values in parameters.items():
         mask = moves.exposure.family == family
         if mask.any():
             p = natural[family] = natural_parameters(values, scales)
-            others += p["help"] * (np.where(mask, moves.linear * moves.drift, 0.0) @ off)
+            others += p["help"] * (np.where(mask, moves.linear * signal, 0.0) @ off)
     judges = _judges(moves)
     for family, p in natural.items():
         mask = judges == family
         gain = scales.initial_risk / (1 + np.exp(-p["gain"]))
         pull = p["slope"] * scales.gradient_norm / gain
-        alone = gain * saturate(pull * moves.linear * moves.drift, p["tail"])
-        helped = gain * saturate(pull * (moves.linear * moves.drift + others), p["tail"])
+        alone = gain * saturate(pull * moves.linear * signal, p["tail"])
+        helped = gain * saturate(pull * (moves.linear * signal + others), p["tail"])
         progress = np.where(mask, alone, progress)
         help_ = np.where(mask, alone - helped, help_)
         floor = np.where(mask, scales.initial_risk - gain, floor)
@@ -173,6 +175,17 @@ def task_risk(
     terms["heterogeneity"] = help_
     terms["progress"] = risk - scales.initial_risk - help_ - bent
     return risk, {name: terms[name] for name in TERMS}
+
+
+def signal_share(exposure: Exposure, scales: TaskScales) -> FloatArray:
+    """a_i [M, N] in (0, 1]: the part of an expert's drift that follows the population's gradient.
+
+    A gradient over n samples is G plus a sampling error of squared length sigma^2/n.  In the first epoch every batch is
+    a fresh draw and the error averages out like noise; from then on the same errors come again and again.
+    """
+    error = scales.gradient_variance / (exposure.num_samples * scales.gradient_norm**2)
+    epochs = exposure.steps * exposure.batch_size / exposure.num_samples
+    return np.asarray(1 / np.sqrt(1 + error * np.log1p(epochs)))
 
 
 def _judges(moves: Moves) -> IntArray:

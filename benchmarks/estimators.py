@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("section", choices=["coverage", "networks", "repeatability", "memory"])
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--networks", nargs="*", default=["cnn", "test_resnet", "test_vit"])
+    parser.add_argument("--networks", nargs="*", default=["cnn", "test_resnet", "test_vit", "resnet18"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.perf_counter()

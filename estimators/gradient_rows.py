@@ -25,6 +25,7 @@ from estimators.outcomes import GradientNotFinite, require_samples
 from estimators.tasks import Split
 
 SKETCH_SIZE = 4096
+SKETCH_PART = 1_000_000  # entries signed at once
 SKETCH_SEED = 20_161  # one map for all tasks, else their sketches could not be compared
 
 
@@ -109,7 +110,8 @@ class RowCollector:
     """Running mean, norms and sketches of rows."""
 
     def __init__(self, weights: Tensor, sketch: Sketch) -> None:
-        self.total, self.sketch = torch.zeros_like(weights), sketch
+        self.weights, self.sketch = weights, sketch
+        self.total: Tensor | None = None  # made when the first row comes: of large models each vector counts
         self.norms: list[Tensor] = []
         self.sketches: list[Tensor] = []
         self.count = 0
@@ -121,15 +123,20 @@ class RowCollector:
                 "gradients: NaN or infinite although the losses are finite; look for square roots or logarithms of zero"
             )
         self.count += len(rows)
-        self.total += rows.sum(0)
+        if self.total is None:
+            self.total = torch.zeros_like(self.weights)
+        self.total += rows[0] if len(rows) == 1 else rows.sum(0)
         self.norms.append(torch.linalg.vector_norm(rows, dim=1).cpu().double().square())
         self.sketches.append(self.sketch(rows))
 
     def rows(self, samples_per_row: int, population: int, note: str) -> GradientRows:
-        """What was collected."""
+        """What was collected; the collector is spent."""
         require_samples(self.count * samples_per_row, 1, "a gradient")
+        mean, self.total = self.total, None
+        if mean is None:
+            raise ValueError("rows() was called before; a collector gives its rows once")
         return GradientRows(
-            mean=self.total / self.count,
+            mean=mean.div_(self.count),
             squared_norms=torch.cat(self.norms).numpy(),
             sketches=torch.cat(self.sketches),
             exact=self.sketch.exact,
@@ -146,7 +153,7 @@ class Sketch:
         self.exact = dim <= SKETCH_SIZE
         if not self.exact:
             generator = torch.Generator().manual_seed(SKETCH_SEED)
-            self.bucket = torch.randint(SKETCH_SIZE, (dim,), generator=generator)
+            self.bucket = torch.randint(SKETCH_SIZE, (dim,), generator=generator).int()
             self.sign = torch.randint(0, 2, (dim,), generator=generator, dtype=torch.int8) * 2 - 1
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -156,6 +163,7 @@ class Sketch:
         if self.bucket.device != rows.device:
             self.bucket, self.sign = self.bucket.to(rows.device), self.sign.to(rows.device)
         out = rows.new_zeros(len(rows), SKETCH_SIZE)
-        for row, place in zip(rows, out, strict=True):  # row by row: no second copy of the chunk
-            place.index_add_(0, self.bucket, row * self.sign)
+        for row, place in zip(rows, out, strict=True):  # row by row, in parts: no second copy of the chunk
+            for bucket, sign, part in zip(*(x.split(SKETCH_PART) for x in (self.bucket, self.sign, row)), strict=True):
+                place.index_add_(0, bucket, part * sign)
         return out.cpu()

@@ -79,9 +79,11 @@ def measure_gradients(
         for chunk in chunks:
             single.add(chunk)
             groups.add(chunk)
+            del chunk  # before the next one is made
     for mean in _loop(objective, weights, _part(samples, first, len(samples)), BATCH):
         batched.add(mean)
         further.add(mean)
+        del mean
     if meter is not None:
         meter.add(gradients=first + (len(samples) - first) // BATCH * BATCH)
     return GradientMeasurement(
@@ -105,9 +107,9 @@ class _Groups:
             half += row
             self.seen += 1
             if self.seen % BATCH == 0:
-                self.means.add(((self.plus + self.minus) / BATCH).unsqueeze(0))
+                self.means.add((self.plus + self.minus).div_(BATCH).unsqueeze(0))
                 if self.on_batch is not None:
-                    self.on_batch((self.plus - self.minus) / BATCH**0.5)
+                    self.on_batch((self.plus - self.minus).div_(BATCH**0.5))
                 self.plus.zero_()
                 self.minus.zero_()
 
@@ -130,13 +132,12 @@ def training_step_bytes(objective: Objective, weights: Tensor, samples: Split) -
 def _activation_bytes(objective: Objective, weights: Tensor, samples: Split) -> float:
     seen: dict[int, int] = {}
 
-    def pack(value: Tensor) -> Tensor:
+    def pack(value: Tensor) -> None:  # keeps nothing: there is no backward pass, and the graph would hold itself alive
         storage = value.untyped_storage()
         seen[storage.data_ptr()] = storage.nbytes()
-        return value
 
     point = weights.detach().clone().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         objective.losses(point, samples.inputs[:1], samples.labels[:1]).sum()
     seen.pop(point.untyped_storage().data_ptr(), None)
     return float(sum(seen.values()))
@@ -151,7 +152,10 @@ def _row_chunks(objective: Objective, weights: Tensor, samples: Split, budget: f
             raise _no_memory(weights) from error
         reason = str(error).strip().splitlines()[0][:120]
         return _loop(objective, weights, samples, 1), f"samples taken one by one: vmap cannot take a layer ({reason})"
-    return _vmap_chunks(objective, weights, samples, _chunk_size(objective, weights, samples, budget)), ""
+    size = _chunk_size(objective, weights, samples, budget)
+    if size == 1:  # then vmap gains nothing and holds several copies of the weights
+        return _loop(objective, weights, samples, 1), ""
+    return _vmap_chunks(objective, weights, samples, size), ""
 
 
 def _samples_interact(objective: Objective, weights: Tensor, samples: Split) -> bool:
@@ -204,6 +208,7 @@ def _vmap_chunks(objective: Objective, weights: Tensor, samples: Split, size: in
             size = max(1, size // 2)
             continue
         yield rows.detach()
+        del rows
         start = stop
 
 
@@ -221,7 +226,10 @@ def _loop(objective: Objective, weights: Tensor, samples: Split, batch: int) -> 
             if is_memory_error(error):
                 raise _no_memory(weights) from error
             raise
-        yield gradient.unsqueeze(0)
+        row = gradient.unsqueeze(0)
+        del point, losses, gradient  # of large models each vector counts
+        yield row
+        del row
 
 
 def _no_memory(weights: Tensor) -> NotEnoughMemory:

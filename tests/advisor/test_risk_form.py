@@ -124,7 +124,7 @@ def test_a_task_has_only_its_own_and_the_shared_parameters() -> None:
 
 def test_experts_of_two_families_are_each_judged_by_their_own() -> None:
     sgd = Recipe(learning_rate=0.005, batch_size=16, steps=100)
-    adamw = Recipe(learning_rate=1e-4, batch_size=16, steps=100, optimizer="adamw")
+    adamw = Recipe(learning_rate=3e-5, batch_size=16, steps=100, optimizer="adamw")
     mixed = Plan(recipes={"a": sgd, "b": adamw, "c": sgd}, coefficients=dict.fromkeys("abc", 0.3))
     only = Plan(recipes={"a": sgd, "c": sgd}, coefficients=dict.fromkeys("ac", 0.3))
     lone = dataclasses.replace(mixed, coefficients={"a": 0.3, "b": 0.0, "c": 0.3})

@@ -65,7 +65,7 @@ def decide(
         storage=StudyStorage(
             path=ws.run.path_of(STUDY_NAME), fingerprint=ws.project.content_hash(), name=study_name(ws, model)
         ),
-        progress=lambda done, total, best: ws.progress("advice", done, total, cautious_goal=best),
+        progress=lambda done, total, best: ws.progress("advice", done, total, best=best),
         stop=lambda: ws.interrupts.reason in ("signal", "stop"),
     )
     ws.interrupts.check(deadline=False)

@@ -28,6 +28,8 @@ from estimators.recipe import DEFAULT_MOMENTUM, Optimizer
 from studies.tradeoffs import pareto_front
 
 START = "pretrained"  # the first part of every sum of terms: the risk of x_0
+KEPT_WEIGHTS = 32  # models under other weights that are kept
+LARGER = 2.0  # factor by which "why not a larger learning rate?" asks
 SURFACE_POINTS = 21
 FRONT_FACTORS = (1 / 4, 1 / 2, 1.0, 2.0, 4.0)  # learning rates around the setting's that the front tries
 FRONT_SCALES = (0.5, 0.75, 1.0, 1.5)  # of all coefficients
@@ -71,6 +73,7 @@ class Explorer:
         self.goal = goal
         self._stored = model.to_json()
         self._asks: dict[tuple[tuple[float, ...], bool], WhatIf] = {}
+        self._last: tuple[Setting, float, RiskPrediction] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,10 +114,12 @@ class Explorer:
         """The model under the setting's weights; tasks left out count 0."""
         weights = {n: 0.0 if n in setting.left_out else float(setting.weights[n]) for n in self.names}
         key = (tuple(weights.values()), False)
-        if key not in self._asks:
+        found = self._asks.get(key)
+        if found is None:
             model = RiskModel.from_json({**self._stored, "task_weights": weights})
-            self._asks[key] = WhatIf(model=model, goal=dataclasses.replace(self.goal, weights=weights))
-        return self._asks[key]
+            found = WhatIf(model=model, goal=dataclasses.replace(self.goal, weights=weights))
+            self._asks = {**dict(list(self._asks.items())[-KEPT_WEIGHTS:]), key: found}
+        return found
 
     def ask_goal(self) -> WhatIf:
         """The model under the project's own goal."""
@@ -122,8 +127,7 @@ class Explorer:
 
     def look(self, setting: Setting) -> Outlook:
         """Predicted goal, tasks and terms of a setting, with intervals."""
-        ask = self.ask(setting)
-        p = ask.predict(self.table(setting))
+        ask, p = self.ask(setting), self._pair(setting, LARGER)
         return Outlook(
             setting=setting,
             goal=_goal(ask, p, 0),
@@ -175,22 +179,30 @@ class Explorer:
             for k, s in enumerate(settings)
         )
 
-    def larger_rate(self, setting: Setting, *, factor: float = 2.0) -> Larger:
+    def larger_rate(self, setting: Setting, *, factor: float = LARGER) -> Larger:
         """Why not a larger learning rate?  Answered from the goal's terms here and at ``factor`` times the rate."""
-        ask = self.ask(setting)
-        rates = setting.learning_rate * np.array([1.0, factor])
-        p = ask.predict(self.table(setting, learning_rate=rates))
+        ask, p = self.ask(setting), self._pair(setting, factor)
+        rate = factor * setting.learning_rate
         shares = _shares(ask, p)
         changes = {term: float((v[1] - v[0]) @ shares) for term, v in p.terms.items()}
         ordered = dict(sorted(changes.items(), key=lambda cell: -abs(cell[1])))
         edge = interval(*self.model.edge(setting.optimizer, setting.batch_size))
         now, then = _goal(ask, p, 0), _goal(ask, p, 1)
         return Larger(
-            learning_rate=float(rates[1]),
+            learning_rate=rate,
             goal=then,
             changes=ordered,
-            sentences=say_why_not(factor, float(rates[1]), now, then, ordered, edge, setting),
+            sentences=say_why_not(factor, rate, now, then, ordered, edge, setting),
         )
+
+    def _pair(self, setting: Setting, factor: float) -> RiskPrediction:
+        """The setting and the same at ``factor`` times the rate, at once; one position of the sliders asks twice."""
+        last = self._last  # visitors share an explorer: what is read must be what is returned
+        if last is None or last[:2] != (setting, factor):
+            rates = setting.learning_rate * np.array([1.0, factor])
+            last = (setting, factor, self.ask(setting).predict(self.table(setting, learning_rate=rates)))
+            self._last = last
+        return last[2]
 
     def interference(self, setting: Setting) -> tuple[tuple[float, ...], ...]:
         """[N][N]: by how much merging expert i (column) changes the risk of task j (row) whose own expert is merged."""

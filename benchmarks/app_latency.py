@@ -174,6 +174,7 @@ def main() -> None:
                 "cores": os.cpu_count(),
                 "threads": os.environ.get("OMP_NUM_THREADS", "unset"),
                 "load": round(os.getloadavg()[0], 1),
+                "niceness": os.nice(0),
             },
             "limits": LIMITS,
             "tasks": TASKS,

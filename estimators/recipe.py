@@ -14,6 +14,7 @@ updates: Wang et al. 2020 (FedNova).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -126,6 +127,15 @@ class Recipe:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recipe:
         """The inverse of :meth:`to_json`; unknown fields are refused."""
+        if isinstance(data, dict):
+            try:
+                return _decoded(tuple(data.items()), tuple(map(type, data.values())))
+            except TypeError:  # a value that no field can hold: refused below, in its own words
+                pass
+        return cls._checked(data)
+
+    @classmethod
+    def _checked(cls, data: dict[str, Any]) -> Recipe:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
@@ -137,6 +147,12 @@ class Recipe:
         name = f"momentum {self.momentum:g}" if self.optimizer == "momentum" else self.optimizer
         text = f"{name}, learning rate {self.learning_rate:.3g}, batch {self.batch_size}, {self.steps} steps"
         return f"{text}, {self.schedule.replace('_', ' + ')}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _decoded(items: tuple[tuple[str, Any], ...], types: tuple[type, ...]) -> Recipe:
+    """A log of a long run holds a few recipes thousands of times; ``types`` tell 8 from 8.0, which are equal."""
+    return Recipe._checked(dict(items))
 
 
 def schedule_factors(schedule: Schedule, steps: int) -> NDArray[np.float64]:

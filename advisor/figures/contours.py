@@ -31,49 +31,58 @@ def risk_contour(
     high = float(np.nanmax(risks))
     top = min(high, 1.25 * initial_goal) if initial_goal is not None else high
     top = top if top > low else high if high > low else low + 1e-6
-    figure = go.Figure(
-        go.Contour(
-            x=surface.x,
-            y=surface.y,
-            z=np.minimum(risks, top).tolist(),
-            colorscale=SEQUENTIAL,
-            reversescale=True,
-            contours={"start": low, "end": top, "size": (top - low) / LEVELS, "showlabels": True},
-            line={"width": 0.5},
-            colorbar={"title": {"text": "predicted goal risk (nats)", "side": "right"}},
-            customdata=risks.tolist(),
-            hovertemplate="%{x:.3g}, %{y:.3g}: %{customdata:.3f}<extra></extra>",
-        )
+    ground = {
+        "type": "contour",
+        "x": surface.x,
+        "y": surface.y,
+        "z": np.minimum(risks, top).tolist(),
+        "colorscale": SEQUENTIAL,
+        "reversescale": True,
+        "contours": {"start": low, "end": top, "size": (top - low) / LEVELS, "showlabels": True},
+        "line": {"width": 0.5},
+        "colorbar": {"title": {"text": "predicted goal risk (nats)", "side": "right"}},
+        "customdata": risks.tolist(),
+        "hovertemplate": "%{x:.3g}, %{y:.3g}: %{customdata:.3f}<extra></extra>",
+    }
+    seen = {
+        "type": "scatter",
+        "x": [point[0] for point in measured],
+        "y": [point[1] for point in measured],
+        "mode": "markers",
+        "name": "measured runs",
+        "text": [f"measured {point[2]:.3f}" for point in measured],
+        "marker": {
+            "color": [min(point[2], top) for point in measured],
+            "colorscale": SEQUENTIAL,
+            "reversescale": True,
+            "cmin": low,
+            "cmax": top,
+            "symbol": "circle",
+            "size": 11,
+            "line": {"color": "#ffffff", "width": 2},
+        },
+    }
+    plan = {
+        "type": "scatter",
+        "x": [surface.at[0]],
+        "y": [surface.at[1]],
+        "mode": "markers",
+        "name": "this plan",
+        "marker": {"color": MEASURED, "symbol": "star", "size": 17, "line": {"color": "#ffffff", "width": 2}},
+    }
+    axes = {
+        axis: {"type": "log"}
+        for axis, knob in (("xaxis", surface.x_knob), ("yaxis", surface.y_knob))
+        if knob != "coefficient"
+    }
+    figure = styled(
+        go.Figure([ground, *([seen] if measured else []), plan]),
+        title="Predicted risk over two knobs",
+        x=UNITS[surface.x_knob],
+        y=UNITS[surface.y_knob],
+        height=460,
+        **axes,
     )
-    if measured:
-        figure.add_scatter(
-            x=[point[0] for point in measured],
-            y=[point[1] for point in measured],
-            mode="markers",
-            name="measured runs",
-            text=[f"measured {point[2]:.3f}" for point in measured],
-            marker={
-                "color": [min(point[2], top) for point in measured],
-                "colorscale": SEQUENTIAL,
-                "reversescale": True,
-                "cmin": low,
-                "cmax": top,
-                "symbol": "circle",
-                "size": 11,
-                "line": {"color": "#ffffff", "width": 2},
-            },
-        )
-    figure.add_scatter(
-        x=[surface.at[0]],
-        y=[surface.at[1]],
-        mode="markers",
-        name="this plan",
-        marker={"color": MEASURED, "symbol": "star", "size": 17, "line": {"color": "#ffffff", "width": 2}},
-    )
-    styled(figure, title="Predicted risk over two knobs", x=UNITS[surface.x_knob], y=UNITS[surface.y_knob], height=460)
-    for axis, knob in ((figure.update_xaxes, surface.x_knob), (figure.update_yaxes, surface.y_knob)):
-        if knob != "coefficient":
-            axis(type="log")
     row, column = np.unravel_index(int(np.nanargmin(risks)), risks.shape)
     return Drawn(
         figure,

@@ -17,6 +17,7 @@ from advisor.figures.style import (
     UNITS,
     Drawn,
     error_bars,
+    level_line,
     look,
     plain,
     styled,
@@ -37,29 +38,35 @@ def front_around(
     """
     goals = [plan.goal for plan in front]
     values = [goal.value for goal in goals]
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[plan.cost for plan in front],
-        y=values,
-        mode="lines+markers",
-        name="Pareto front",
-        line={"color": PREDICTED, "dash": "dot"},
-        marker={"color": PREDICTED, "symbol": "circle", "size": 8},
-        error_y=error_bars(values, [g.low for g in goals], [g.high for g in goals], PREDICTED, thickness=1),
-        hovertext=[plain(plan.label) for plan in front],
-    )
     cost, goal = here
-    figure.add_scatter(
-        x=[cost],
-        y=[goal.value],
-        mode="markers",
-        name=plain(name),
-        error_y=error_bars([goal.value], [goal.low], [goal.high], MEASURED),
-        marker={"color": MEASURED, "symbol": "star", "size": 16},
+    best = {
+        "type": "scatter",
+        "x": [plan.cost for plan in front],
+        "y": values,
+        "mode": "lines+markers",
+        "name": "Pareto front",
+        "line": {"color": PREDICTED, "dash": "dot"},
+        "marker": {"color": PREDICTED, "symbol": "circle", "size": 8},
+        "error_y": error_bars(values, [g.low for g in goals], [g.high for g in goals], PREDICTED, thickness=1),
+        "hovertext": [plain(plan.label) for plan in front],
+    }
+    now = {
+        "type": "scatter",
+        "x": [cost],
+        "y": [goal.value],
+        "mode": "markers",
+        "name": plain(name),
+        "error_y": error_bars([goal.value], [goal.low], [goal.high], MEASURED),
+        "marker": {"color": MEASURED, "symbol": "star", "size": 16},
+    }
+    figure = styled(
+        go.Figure([best, now]),
+        title="Risk against training cost",
+        x=UNITS["cost"],
+        y="predicted goal " + RISK,
+        xaxis={"type": "log"},
+        **level_line(initial_goal, INITIAL, "x₀, nothing trained"),
     )
-    figure.add_hline(y=initial_goal, line={"color": INITIAL, "dash": "dash"}, annotation_text="x₀, nothing trained")
-    styled(figure, title="Risk against training cost", x=UNITS["cost"], y="predicted goal " + RISK)
-    figure.update_xaxes(type="log")
     ends = ""
     if front:
         first, last = front[0], front[-1]
@@ -90,9 +97,15 @@ def side_by_side(settings: Mapping[str, tuple[Predicted, Mapping[str, Predicted]
             marker={"color": style.color, "symbol": style.marker, "size": 11},
             error_y=error_bars(values, lows, highs, style.color, thickness=2),
         )
-    figure.add_hline(y=initial_goal, line={"color": GREY, "dash": "dash"}, annotation_text="goal of x₀")
-    styled(figure, title="Settings side by side", x="goal and tasks", y="predicted " + RISK, scattermode="group")
-    figure.update_xaxes(type="category")
+    styled(
+        figure,
+        title="Settings side by side",
+        x="goal and tasks",
+        y="predicted " + RISK,
+        scattermode="group",
+        xaxis={"type": "category"},
+        **level_line(initial_goal, GREY, "goal of x₀"),
+    )
     listed = "; ".join(f"{name}: goal {g.value:.3f} [{g.low:.3f}, {g.high:.3f}]" for name, (g, _) in settings.items())
     return Drawn(figure, f"Predicted risks with 90 % intervals of {len(settings)} settings. {listed}.")
 

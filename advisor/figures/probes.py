@@ -8,7 +8,20 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from advisor.figures.style import DASHES, GREY, INITIAL, MEASURED, PALETTE, RISK, Drawn, finite, look, plain, styled
+from advisor.figures.style import (
+    DASHES,
+    GREY,
+    INITIAL,
+    MEASURED,
+    PALETTE,
+    RISK,
+    Drawn,
+    finite,
+    level_line,
+    look,
+    plain,
+    styled,
+)
 from advisor.observations import DisplacementTrace, MergeObservation
 
 WIDE = 50.0  # factor between values from which an axis is logarithmic
@@ -104,13 +117,14 @@ def measured_merges(merges: Sequence[MergeObservation]) -> Drawn:
             marker={"symbol": style.marker, "size": 8},
         )
     initial = _mean(finite_merges[0].initial_risks.values())
-    figure.add_hline(y=initial, line={"color": INITIAL, "dash": "dash"})
-    # annotations on a log axis are placed at the exponent
-    figure.add_annotation(
-        x=1, xref="paper", y=math.log10(initial), text="x₀", showarrow=False, xanchor="right", yshift=9
+    styled(
+        figure,
+        title="Measured merges of probes",
+        x="merging coefficient λ (mean over tasks)",
+        y="mean " + RISK,
+        yaxis={"type": "log", "nticks": 6},
+        **level_line(initial, INITIAL, "x₀", is_log=True),
     )
-    styled(figure, title="Measured merges of probes", x="merging coefficient λ (mean over tasks)", y="mean " + RISK)
-    figure.update_yaxes(type="log", nticks=6)
     best = min(finite_merges, key=lambda merge: _mean(merge.risks.values()))
     return Drawn(
         figure,

@@ -19,25 +19,27 @@ def term_shares(terms: Mapping[str, Mapping[str, float]]) -> Drawn:
         raise ValueError("terms={} must hold at least one task; recommend first")
     names = list(dict.fromkeys(term for parts in terms.values() for term in parts))
     labels = [plain(task) for task in terms]
-    figure = go.Figure()
-    for index, name in enumerate(names):
-        style = look(index)
-        figure.add_bar(
-            x=labels,
-            y=[parts.get(name, 0.0) for parts in terms.values()],
-            name=plain(name.replace("_", " ")),
-            marker=bar_marker(style.color, style.pattern),
-            hovertemplate="%{x}: %{y:+.4f} nats",
-        )
-    figure.add_scatter(
-        x=labels,
-        y=[sum(parts.values()) for parts in terms.values()],
-        mode="markers",
-        name="predicted risk (sum)",
-        marker={"color": "#ffffff", "symbol": "diamond", "size": 11, "line": {"color": "#222222", "width": 2}},
-    )
-    styled(figure, title="What the predicted risk is made of", x="task", y=RISK, barmode="relative")
-    figure.update_xaxes(type="category")
+    bars = [
+        {
+            "type": "bar",
+            "x": labels,
+            "y": [parts.get(name, 0.0) for parts in terms.values()],
+            "name": plain(name.replace("_", " ")),
+            "marker": bar_marker(look(index).color, look(index).pattern),
+            "hovertemplate": "%{x}: %{y:+.4f} nats",
+        }
+        for index, name in enumerate(names)
+    ]
+    sums = {
+        "type": "scatter",
+        "x": labels,
+        "y": [sum(parts.values()) for parts in terms.values()],
+        "mode": "markers",
+        "name": "predicted risk (sum)",
+        "marker": {"color": "#ffffff", "symbol": "diamond", "size": 11, "line": {"color": "#222222", "width": 2}},
+    }
+    title, axis = "What the predicted risk is made of", {"type": "category"}
+    figure = styled(go.Figure([*bars, sums]), title=title, x="task", y=RISK, barmode="relative", xaxis=axis)
     return Drawn(figure, "Stacked bars of signed parts: " + "; ".join(_task_text(t, p) for t, p in terms.items()) + ".")
 
 

@@ -78,3 +78,14 @@ def test_bad_values_are_refused_by_name(changes, message):
 def test_cost_counts_the_passes_of_alignment():
     plain = Recipe(learning_rate=0.1, batch_size=4, steps=3)
     assert (plain.cost(), plain.replace(alignment="sam").cost()) == (12, 24)
+
+
+def test_equal_numbers_of_another_type_are_refused_although_a_like_recipe_was_read_before():
+    whole = Recipe(learning_rate=0.1, batch_size=4, steps=3).to_json()
+    assert Recipe.from_json(whole) == Recipe.from_json(dict(whole))
+    with pytest.raises(ValueError, match=r"batch_size=4.0 must be a whole number"):
+        Recipe.from_json({**whole, "batch_size": 4.0})
+    with pytest.raises((TypeError, ValueError), match="schedule|unhashable|is not one of"):
+        Recipe.from_json({**whole, "schedule": ["constant"]})
+    with pytest.raises(ValueError, match="are not known"):
+        Recipe.from_json("text")  # type: ignore[arg-type]

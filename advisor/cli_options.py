@@ -167,6 +167,14 @@ Gpus = Annotated[
     float,
     typer.Option(help="GPUs that a job takes on Ray; 0.5 lets two share one.", min=0.0, rich_help_panel=ENGINE),
 ]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="Database that keeps the study, e.g. postgresql://user@host/name; default: a journal in the run.",
+        metavar="URL",
+        rich_help_panel=ENGINE,
+    ),
+]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and say how many.")
 ]
@@ -188,6 +196,7 @@ OF_A_RUN: dict[str, tuple[Any, Any]] = {
     "devices": (Devices, None),
     "address": (Address, None),
     "gpus": (Gpus, 0.0),
+    "storage": (Storage, None),
     "dry_run": (DryRun, False),
     "as_json": (Json, False),
     "quiet": (Quiet, False),

@@ -38,6 +38,7 @@ class RunOptions:
     skip_unreadable: bool = False
     is_new: bool = False
     engine: EngineSettings | None = None
+    storage: str | None = None
 
 
 @contextmanager
@@ -60,6 +61,7 @@ def opened(shell: Shell, command: str, source: Path, options: RunOptions) -> Ite
         time_limit=options.time_limit,
         allow_unreadable=options.skip_unreadable,
         engine=options.engine,
+        storage=options.storage,
     )
     hint = f"merge-advisor {command} {shlex.quote(str(ws.run.path))}"
     try:

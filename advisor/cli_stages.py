@@ -68,7 +68,7 @@ def do_stage(name: str, source: Path, given: Given, work: Work) -> None:
     """Do a command's work on its run, or only plan it; exit code 3 where advice is refused."""
     shell = Shell(as_json=given["as_json"], is_quiet=given["quiet"])
     wanted = RunOptions(
-        **{key: given.get(key) for key in ("out", "max_cost", "time_limit", "device", "seed")},
+        **{key: given.get(key) for key in ("out", "max_cost", "time_limit", "device", "seed", "storage")},
         skip_unreadable=given.get("skip_unreadable", False),
         is_new=given.get("new", False),
         engine=options.engine_settings(given),

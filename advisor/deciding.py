@@ -62,9 +62,7 @@ def decide(
         WhatIf(model=model, goal=ws.goal),
         situation,
         seed=stable_seed(ws.project.seed, "study") % 2**31,
-        storage=StudyStorage(
-            path=ws.run.path_of(STUDY_NAME), fingerprint=ws.project.content_hash(), name=study_name(ws, model)
-        ),
+        storage=study_storage(ws, model),
         progress=lambda done, total, best: ws.progress("advice", done, total, best=best),
         stop=lambda: ws.interrupts.reason in ("signal", "stop"),
     )
@@ -126,9 +124,24 @@ def is_outdated(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return bool(before["project"] != now["project"] or (refused and before["max_cost"] != now["max_cost"]))
 
 
-def study_name(ws: Workspace, model: RiskModel) -> str:
-    """Name of the study: a study belongs to one fit and one question, and the run's first one has the plain name."""
-    basis = _digest({"model": model.to_json(), "asked": asked(ws)})[:8]
+def study_storage(ws: Workspace, model: RiskModel) -> StudyStorage:
+    """Where the study is kept: the run's journal, or a database that many runs share.
+
+    In a database a study is named after its project, its fit and its question, so runs of equal numbers share it.
+    """
+    owner, basis = ws.project.content_hash(), study_basis(ws, model)
+    if ws.storage is not None:
+        return StudyStorage(url=ws.storage, fingerprint=owner, name=f"{FIRST_STUDY}-{owner[:8]}-{basis}")
+    return StudyStorage(path=ws.run.path_of(STUDY_NAME), fingerprint=owner, name=study_name(ws, basis))
+
+
+def study_basis(ws: Workspace, model: RiskModel) -> str:
+    """What a study belongs to: one fit and one question."""
+    return _digest({"model": model.to_json(), "asked": asked(ws)})[:8]
+
+
+def study_name(ws: Workspace, basis: str) -> str:
+    """Name of the study in the run's journal; the first one has the plain name."""
     if not ws.run.has(STUDIES_NAME) and not ws.run.path_of(STUDY_NAME).exists():
         ws.run.write_json(STUDIES_NAME, {FIRST_STUDY: basis})
     known = ws.run.read_json(STUDIES_NAME) if ws.run.has(STUDIES_NAME) else {}

@@ -85,6 +85,7 @@ class Workspace:
         max_cost: most units that the whole command may spend, or ``None``.
         allow_unreadable: whether images that cannot be read are left out instead of refused.
         engine: where independent work is done.
+        storage: database URL of studies, or ``None`` for a journal in the run.
     """
 
     project: Project
@@ -95,6 +96,7 @@ class Workspace:
     max_cost: float | None = None
     allow_unreadable: bool = False
     engine: EngineSettings = field(default_factory=EngineSettings)
+    storage: str | None = None
     _depth: int = 0
     _workers: Pool | None = None
 
@@ -257,6 +259,7 @@ def open_workspace(
     progress: Progress = silent,
     allow_unreadable: bool = False,
     engine: EngineSettings | None = None,
+    storage: str | None = None,
 ) -> Workspace:
     """A workspace for a project file, a project value, or an existing run directory.
 
@@ -270,6 +273,7 @@ def open_workspace(
         progress: told about every step of long work.
         allow_unreadable: leave out images that cannot be read.
         engine: where probes, experts and merged evaluations are computed; by default in this process.
+        storage: database URL of studies; by default a journal in the run.
 
     Raises:
         ValueError: for a bad project, or a run directory that belongs to another project.
@@ -303,6 +307,7 @@ def open_workspace(
         max_cost=max_cost,
         allow_unreadable=allow_unreadable,
         engine=engine or EngineSettings(),
+        storage=storage,
     )
 
 

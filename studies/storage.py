@@ -12,11 +12,14 @@ by another program (marked FAIL).
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import re
+import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +32,15 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+CONNECTION_ATTEMPTS = 5
+
+
 class ForeignStudyError(ValueError):
     """A stored study belongs to another project or was started with other settings."""
+
+
+class DatabaseUnreachable(ValueError):
+    """A database does not answer, or refuses."""
 
 
 class StudyNotWritten(OSError):
@@ -43,7 +53,8 @@ class StudyStorage:
 
     Attributes:
         path: journal file; its folder must exist.
-        url: database URL instead, e.g. ``postgresql://...`` or ``sqlite:///study.db``.
+        url: database URL instead, e.g. ``postgresql://user@host/name`` (shared by many machines) or
+            ``sqlite:///study.db``.
         fingerprint: identity of the project that owns the study.
         name: name of the study inside the storage.
         repair: whether damaged lines are dropped and redone; otherwise they raise ``CorruptStudyError``.
@@ -134,8 +145,15 @@ class OpenedStudy:
         Raises:
             StudyNotWritten: if the disk is full, read-only or closed to us.
         """
+        from optuna.exceptions import StorageInternalError
+
         try:
             self.study.add_trial(trial)
+        except StorageInternalError as error:
+            raise StudyNotWritten(
+                f"study {self.place} cannot be written ({_first_line(error.__cause__ or error)}); see that the "
+                "database runs, then run the command again: everything stored so far is kept"
+            ) from error
         except OSError as error:
             raise StudyNotWritten(
                 error.errno,
@@ -162,7 +180,7 @@ def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives
         stored = dict(study.user_attrs)
     except (KeyError, IndexError, TypeError, AssertionError, json.JSONDecodeError) as error:
         raise CorruptStudyError(
-            f"study file {storage.path or storage.url} cannot be replayed ({type(error).__name__}: {error}); "
+            f"study file {place_of(storage)} cannot be replayed ({type(error).__name__}: {error}); "
             "move it away and run again, the same seed finds the same plan"
         ) from error
     # Through JSON, so that a tuple compares equal to the list it was stored as.
@@ -178,7 +196,7 @@ def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives
         notes.append(
             f"trials {list(stale)} of study {storage.name!r} were left running by another program: marked failed"
         )
-    return OpenedStudy(study=study, notes=tuple(notes), place=str(storage.path or storage.url))
+    return OpenedStudy(study=study, notes=tuple(notes), place=place_of(storage))
 
 
 def mark_stale(study: Study) -> tuple[int, ...]:
@@ -211,18 +229,69 @@ def _connect(storage: StudyStorage) -> BaseStorage:
     if storage.path is not None:
         return JournalStorage(JournalFileBackend(str(storage.path), lock_obj=journal_lock(storage.path)))
     assert storage.url is not None
-    waiting = {"connect_args": {"timeout": 60}} if storage.url.startswith("sqlite") else {}
+    url = with_driver(storage.url)
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     with warnings.catch_warnings():
         # Optuna calls heartbeats experimental; all that is asked of them here is to exist for other programs' trials.
         warnings.simplefilter("ignore", ExperimentalWarning)
-        opened = RDBStorage(storage.url, engine_kwargs=waiting, heartbeat_interval=storage.heartbeat_seconds)
+        opened: RDBStorage = _first_connection(
+            storage,
+            lambda: RDBStorage(url, engine_kwargs=options, heartbeat_interval=storage.heartbeat_seconds),
+        )
     # Optuna leaves closing its connections to the garbage collector, of which Python 3.13 warns.
     weakref.finalize(opened, opened.engine.dispose)
     return opened
 
 
+def _first_connection(storage: StudyStorage, connect: Callable[[], Any]) -> Any:
+    """A connection, with its tables; workers that meet in an empty database make them in each other's way."""
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+
+    for attempt in range(CONNECTION_ATTEMPTS):
+        try:
+            return connect()
+        except (ArgumentError, NoSuchModuleError, ImportError, OperationalError) as error:
+            raise DatabaseUnreachable(
+                f"storage={place_of(storage)!r} cannot be opened ({_first_line(error)}); see that the database runs "
+                "and lets you in, and that its driver is installed (pip install 'merge-advisor[postgresql]')"
+            ) from error
+        except SQLAlchemyError:
+            if attempt == CONNECTION_ATTEMPTS - 1:
+                raise
+            time.sleep(0.2 * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def with_driver(url: str) -> str:
+    """The URL with the driver that is installed: ``postgresql://`` alone means psycopg 2 to SQLAlchemy.
+
+    >>> with_driver("sqlite:///study.db")
+    'sqlite:///study.db'
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres") and importlib.util.find_spec("psycopg2") is None:
+        return f"postgresql+psycopg{separator}{rest}"
+    return url
+
+
+def place_of(storage: StudyStorage) -> str:
+    """Where a study is kept, in words; a URL without its password.
+
+    >>> place_of(StudyStorage(url="postgresql://me:secret@db.lab/studies", fingerprint="f"))
+    'postgresql://me:***@db.lab/studies'
+    """
+    return (
+        str(storage.path) if storage.path is not None else re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage.url or "")
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _foreign(storage: StudyStorage, name: str, stored: Any, wanted: Any) -> str:
-    where = f"study {storage.name!r} in {storage.path or storage.url}"
+    where = f"study {storage.name!r} in {place_of(storage)}"
     if name == "fingerprint":
         return f"{where} belongs to project {stored!r}, not {wanted!r}; choose another run directory"
     changed = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,12 @@ class StorageFailed(OSError):
     """A file could not be written; what was there before is untouched."""
 
 
-def write_bytes_atomic(path: Path | str, data: bytes) -> None:
+def write_bytes_atomic(path: Path | str, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Write ``data`` so that ``path`` holds either the old content or all of the new; folders are made as needed.
+
+    Args:
+        path: the file.
+        data: its content, in one piece or in several that are written one after the other.
 
     Raises:
         StorageFailed: if the disk is full, read-only or closed to us; the error names the path and the next step.
@@ -52,7 +56,7 @@ def write_bytes_atomic(path: Path | str, data: bytes) -> None:
         descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # the user's umask applies
         temporary = candidate
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -19,6 +19,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
 
 class DamagedSnapshot(ValueError):
     """A snapshot was cut off, overwritten or is none at all."""
@@ -37,12 +47,22 @@ class Snapshot:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """The file's content."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in snapshot.tensors.items()}
-    facts = json.dumps(dict(snapshot.facts), allow_nan=False)
+def encode_snapshot(snapshot: Snapshot) -> list[bytes | memoryview]:
+    """The file's content in pieces: its header, then each tensor's own memory, which is not copied.
+
+    The layout is that of the safetensors format: length of the header (8 bytes, little endian), header (JSON), tensors.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(snapshot.tensors.items())}
     tensors = tensors or {"": torch.zeros(0)}  # the format needs one
-    return safetensors.torch.save(tensors, metadata={"facts": facts, "sha256": _checksum(tensors, facts)})
+    facts = json.dumps(dict(snapshot.facts), allow_nan=False)
+    header: dict[str, Any] = {"__metadata__": {"facts": facts, "sha256": _checksum(tensors, facts)}}
+    end = 0
+    for name, value in tensors.items():
+        start, end = end, end + value.numel() * value.element_size()
+        header[name] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little") + text, *map(_memory, tensors.values())]
 
 
 def decode_snapshot(data: bytes) -> Snapshot:
@@ -70,6 +90,10 @@ def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"\x1f{name}\x1f{value.dtype}\x1f{tuple(value.shape)}\x1f".encode())
-        if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_memory(value))
     return digest.hexdigest()
+
+
+def _memory(value: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor on the CPU."""
+    return value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else memoryview(b"")

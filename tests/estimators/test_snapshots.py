@@ -8,6 +8,11 @@ import torch
 from estimators.snapshots import DamagedSnapshot, Snapshot, decode_snapshot, encode_snapshot
 
 
+def encoded(snapshot: Snapshot) -> bytes:
+    """The file's content in one piece."""
+    return b"".join(encode_snapshot(snapshot))
+
+
 def example() -> Snapshot:
     generator = torch.Generator().manual_seed(0)
     return Snapshot(
@@ -23,7 +28,7 @@ def example() -> Snapshot:
 
 def test_what_was_written_is_read() -> None:
     snapshot = example()
-    found = decode_snapshot(encode_snapshot(snapshot))
+    found = decode_snapshot(encoded(snapshot))
     assert found.facts == snapshot.facts
     assert set(found.tensors) == set(snapshot.tensors)
     for name, value in snapshot.tensors.items():
@@ -31,8 +36,17 @@ def test_what_was_written_is_read() -> None:
         assert torch.equal(found.tensors[name], value)
 
 
+def test_the_safetensors_library_reads_the_same() -> None:
+    import safetensors.torch
+
+    snapshot = example()
+    found = safetensors.torch.load(encoded(snapshot))
+    assert set(found) == set(snapshot.tensors)
+    assert all(torch.equal(found[name], value) for name, value in snapshot.tensors.items())
+
+
 def test_facts_alone_are_read() -> None:
-    found = decode_snapshot(encode_snapshot(Snapshot(facts={"risk": 0.25})))
+    found = decode_snapshot(encoded(Snapshot(facts={"risk": 0.25})))
     assert found.facts == {"risk": 0.25}
     assert found.tensors == {}
 
@@ -40,7 +54,7 @@ def test_facts_alone_are_read() -> None:
 def test_no_flipped_bit_gives_other_numbers() -> None:
     """Every byte of a small file, a bit of each: refused, or the very same values (a blank of the header's padding)."""
     snapshot, chance = example(), random.Random(0)
-    data = encode_snapshot(snapshot)
+    data = encoded(snapshot)
     refused = 0
     for at in range(len(data)):
         hit = data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :]
@@ -55,7 +69,7 @@ def test_no_flipped_bit_gives_other_numbers() -> None:
 
 
 def test_no_shorter_file_is_read() -> None:
-    data = encode_snapshot(example())
+    data = encoded(example())
     for length in range(0, len(data), 7):
         with pytest.raises(DamagedSnapshot, match=r".+"):
             decode_snapshot(data[:length])
@@ -71,4 +85,4 @@ def test_a_file_of_another_kind_is_refused() -> None:
 
 def test_numbers_that_are_not_finite_are_refused_among_facts() -> None:
     with pytest.raises(ValueError, match="Out of range float values"):
-        encode_snapshot(Snapshot(facts={"loss": float("nan")}))
+        encoded(Snapshot(facts={"loss": float("nan")}))

@@ -23,6 +23,7 @@ STAGES = {
     "validate": "validation.json",
     "report": "report.json",
 }
+LAST_BYTES = 1 << 14
 END_STATES: dict[str, State] = {"finished": "finished", "failed": "failed", "interrupted": "interrupted"}
 
 
@@ -136,7 +137,10 @@ def _state(folder: Path) -> tuple[State, str]:
 
 def _last_event(folder: Path) -> dict[str, Any] | None:
     """The last event that says how a command ended, or any event behind it."""
-    records = read_log(folder / EVENTS_NAME).records
+    path = folder / EVENTS_NAME
+    size = path.stat().st_size if path.exists() else 0
+    # a long run's log is long and looked at often: its end is enough, unless no whole record lies in it
+    records = read_log(path, start=max(0, size - LAST_BYTES)).records or read_log(path).records
     return records[-1] if records else None
 
 

@@ -18,7 +18,7 @@ from advisor.advice import Recommendation, Validation
 from advisor.exploring import Explorer
 from advisor.fitted_model import MERGES_NAME, MODEL_NAME, PROBE_DATA_NAME, load_fitted
 from advisor.goal import Goal
-from advisor.observations import ProbeData
+from advisor.observations import MergeObservation
 from advisor.project import Project, load_project
 from advisor.risk_model import ProbesDiverged, TooFewProbes
 from advisor.run_ids import is_run_id
@@ -27,6 +27,7 @@ from advisor.runs import NotARun, RunDirectory, is_run
 ENTRY = "main.py"
 ROOT_KEY, RUN_KEY = "root", "run"
 DEMO_RUN = "run-seed-0"
+MOST_MERGES = 1000  # more cannot be told apart in a figure
 Value = TypeVar("Value")
 
 
@@ -116,11 +117,11 @@ def validation_of(run: RunDirectory) -> Validation | None:
     return _read(str(run.path), "validation.json", lambda content: Validation.from_json(content["validation"]))
 
 
-def probes_of(run: RunDirectory) -> ProbeData | None:
-    """What the run's probes left, once they are all done."""
-    if run.condition("probe_data.json") == "absent":
-        return None
-    return _probes(str(run.path), *stamp(run, "probe_data.json"))
+def merges_of(run: RunDirectory) -> tuple[MergeObservation, ...]:
+    """The last ``MOST_MERGES`` merges that the run's probes measured, once they are all done."""
+    if run.condition(PROBE_DATA_NAME) == "absent":
+        return ()
+    return _merges(str(run.path), *stamp(run, PROBE_DATA_NAME))
 
 
 def explorer_of(run: RunDirectory) -> Explorer | None:
@@ -162,8 +163,11 @@ def _recommendation(path: str, written: int, size: int) -> Recommendation:
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the probes")
-def _probes(path: str, written: int, size: int) -> ProbeData:
-    return _read(path, "probe_data.json", ProbeData.from_json)
+def _merges(path: str, written: int, size: int) -> tuple[MergeObservation, ...]:
+    def decode(content: dict[str, Any]) -> tuple[MergeObservation, ...]:
+        return tuple(MergeObservation.from_json(item) for item in content["merges"][-MOST_MERGES:])
+
+    return _read(path, PROBE_DATA_NAME, decode)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the risk model")

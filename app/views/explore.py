@@ -51,8 +51,7 @@ def page() -> None:
     if note := session.refit_note(run):
         st.caption(md(f"{note}: the model was fitted again from the run's probes; the advice is as it was given."))
     start = explorer.at(advice.plan)
-    probes = session.probes_of(run)
-    merges = () if probes is None else probes.merges
+    merges = session.merges_of(run)
     project = session.project_of(run)
     st.fragment(guarded(lambda: exploring(run, explorer, start, project, merges)))()
     way("merge", "Choose the coefficients, take merged weights along")

@@ -68,8 +68,8 @@ def compared(validation: Validation) -> None:
 
 def honest(run: RunDirectory) -> None:
     """Coverage of intervals over every merge that was measured."""
-    explorer, probes = session.explorer_of(run), session.probes_of(run)
-    if explorer is None or probes is None:
+    explorer, merges = session.explorer_of(run), session.merges_of(run)
+    if explorer is None or not merges:
         return
     st.subheader("Calibration", anchor=False)
     found = _calibration(str(run.path), *session.stamp(run, "risk_model.json"), *session.stamp(run, "probe_data.json"))
@@ -91,10 +91,9 @@ def honest(run: RunDirectory) -> None:
 @st.cache_resource(max_entries=4, show_spinner="Comparing predictions with measurements")
 def _calibration(path: str, written: int, size: int, probes_written: int, probes_size: int) -> Calibration | None:
     run = RunDirectory.open(path)
-    explorer, probes = session.explorer_of(run), session.probes_of(run)
+    explorer, merges = session.explorer_of(run), session.merges_of(run)
     assert explorer is not None
-    assert probes is not None
-    return calibrate(explorer.ask_goal(), probes.merges)
+    return calibrate(explorer.ask_goal(), merges)
 
 
 page()

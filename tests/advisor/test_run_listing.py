@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor.run_listing import list_runs, runs_of_project, summarise
+from advisor.run_listing import LAST_BYTES, list_runs, runs_of_project, summarise
 from advisor.run_lock import Writer
 from advisor.runs import RunDirectory
 
@@ -69,3 +69,13 @@ def test_a_run_is_complete_once_its_last_stage_is_there_and_its_command_finished
         run.write_bytes("merged/model.safetensors", b"")
         assert not summarise(run.path).is_complete
     assert summarise(run.path).is_complete
+
+
+@pytest.mark.parametrize("length", [10, 3 * LAST_BYTES])
+def test_the_end_of_a_long_log_tells_how_the_last_command_ended(tmp_path: Path, length: int) -> None:
+    run = RunDirectory.create(tmp_path, "long", path=tmp_path / "long")
+    for k in range(400):
+        run.event("progress", stage="probes", done=k, total=400)
+    run.event("failed", command="run", text="x" * length)  # one record longer than what is read at first
+    found = summarise(run.path)
+    assert (found.state, len(found.message)) == ("failed", length)

@@ -123,8 +123,8 @@ class Constants:
         num_classes: classes of each task.
         num_parameters: parameters that may move, P.
         goal_top_curvature: largest Hessian eigenvalue of F = sum p_i F_i at x_0.
-        gradient_gram: [N][N] estimates of <grad F_i, grad F_j>, sampling part subtracted.
-        relative_sharpness: [N][N]; row j, column i is the curvature of task j's loss along task i's update.
+        gradient_gram: (N, N) estimates of <grad F_i, grad F_j>, sampling part subtracted.
+        relative_sharpness: (N, N); row j, column i is the curvature of task j's loss along task i's update.
         cost: units all of it took.
     """
 

@@ -55,17 +55,17 @@ class ParameterPrior:
 
 # From fits to all rows of the development suites (``docs/risk-model-log.md``).
 PRIORS: dict[str, ParameterPrior] = {
-    "gain": ParameterPrior(mean=(0.79, 0.79), width=0.35, task_width=0.3),
-    "slope": ParameterPrior(mean=(-0.56, -1.13), width=0.29, task_width=0.3),
+    "gain": ParameterPrior(mean=(0.58, 0.79), width=0.35, task_width=0.3),
+    "slope": ParameterPrior(mean=(-0.73, -1.13), width=0.29, task_width=0.3),
     "tail": ParameterPrior(mean=(0.05, 0.01), width=0.35, task_width=0.0),
     "help": ParameterPrior(mean=(0.84, 0.84), width=0.9, task_width=0.3),
-    "drift_curvature": ParameterPrior(mean=(-2.81, -2.81), width=0.48, task_width=0.4),
+    "drift_curvature": ParameterPrior(mean=(-2.38, -2.81), width=0.48, task_width=0.4),
     "bending": ParameterPrior(mean=(-1.67, -1.52), width=0.51, task_width=0.0),
     "bending_time": ParameterPrior(mean=(-0.3, -0.3), width=0.63, task_width=0.0),
     "walk_curvature": ParameterPrior(mean=(-6.06, -6.89), width=1.38, task_width=0.5),
-    "noise": ParameterPrior(mean=(-1.25, -1.02), width=0.75, task_width=0.4),
+    "noise": ParameterPrior(mean=(-0.8, -1.02), width=0.75, task_width=0.4),
     "noise_rate": ParameterPrior(mean=(1.84, 1.24), width=1.0, task_width=0.4),
-    "noise_batch": ParameterPrior(mean=(0.02, -0.0), width=0.13, task_width=0.0),
+    "noise_batch": ParameterPrior(mean=(-0.06, 0.0), width=0.13, task_width=0.0),
     "steepness": ParameterPrior(mean=(3.65, 3.65), width=0.8, task_width=0.2),
     "healing": ParameterPrior(mean=(-0.32, -0.48), width=0.26, task_width=0.0),
     "healing_time": ParameterPrior(mean=(1.29, 1.57), width=0.47, task_width=0.0),
@@ -73,7 +73,7 @@ PRIORS: dict[str, ParameterPrior] = {
     "edge": ParameterPrior(mean=(-0.55, -1.26), width=0.9, task_width=0.0),
     "sample_edge": ParameterPrior(mean=(1.72, 2.41), width=0.5, task_width=0.0),
     "collapse_healing": ParameterPrior(mean=(-1.25, -1.02), width=0.38, task_width=0.0),
-    "overfitting": ParameterPrior(mean=(-3.19, -1.81), width=1.22, task_width=0.3),
+    "overfitting": ParameterPrior(mean=(-2.06, -1.81), width=1.22, task_width=0.3),
     "overfitting_rate": ParameterPrior(mean=(1.81, 1.34), width=0.79, task_width=0.0),
 }
 KINDS = tuple(PRIORS)

@@ -136,7 +136,8 @@ class SnapshotFolder:
 
     def keep(self, name: str, take: Take, *, instead_of: Collection[str] = ()) -> None:
         """Offer a state; it is written when its time has come, and the pieces it was made of are removed then."""
-        self._used.append(name) if name not in self._waiting else None
+        if name not in self._waiting:
+            self._used.append(name)
         self._waiting[name] = take
         for part in instead_of:
             self._waiting.pop(part, None)

@@ -178,6 +178,11 @@ def open_pool(settings: EngineSettings, shared: Shared, *, device: str, threads:
         threads: torch threads of a worker: as many as the caller's, since sums round by their number.
     """
     if settings.kind == "ray":
+        if device.startswith("cuda") and settings.gpus == 0:
+            raise ValueError(
+                "engine='ray' gives its jobs no GPU while this process computes on one, and numbers would differ; pass "
+                "--gpus 1 (or a share of one), or --device cpu"
+            )
         from advisor.engine_ray import RayPool
 
         return RayPool(shared, settings, threads=threads, on_gpu=settings.gpus > 0)

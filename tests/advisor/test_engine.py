@@ -118,6 +118,11 @@ def test_an_engine_in_this_process_needs_no_pool(tmp_path):
         open_pool(EngineSettings(), Shared(tmp_path), device="cpu", threads=1)
 
 
+def test_ray_without_gpus_beside_a_parent_with_one_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="pass --gpus 1"):
+        open_pool(EngineSettings(kind="ray"), Shared(tmp_path), device="cuda:0", threads=1)
+
+
 def test_workers_take_devices_in_turn():
     assert EngineSettings(kind="processes", workers=2).slots("cpu") == ("cpu", "cpu")
     assert EngineSettings(kind="processes", devices=("cuda:0", "cuda:1")).slots("cpu") == ("cuda:0", "cuda:1")

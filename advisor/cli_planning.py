@@ -34,6 +34,35 @@ def show_planned_cost(shell: Shell, command: str, source: Path, wanted: RunOptio
     shell.result(planned.to_json(), [planned_section(planned)])
 
 
+def show_planned_import(shell: Shell, folder: Path) -> None:
+    """Print what an import would read; every trace is checked but not yet against a project, nothing is written."""
+    from estimators.trace_files import find_traces, read_trace
+
+    traces = [read_trace(place) for place in find_traces(folder)]
+    recipes = [trace.header.recipe.as_recipe() for trace in traces]
+    rows = [
+        (
+            trace.folder.relative_to(folder).as_posix(),
+            trace.header.task,
+            recipe.describe(),
+            str(len(trace.steps)),
+            ", ".join(map(str, trace.header.checkpoints)),
+        )
+        for trace, (recipe, _) in zip(traces, recipes, strict=True)
+    ]
+    head = ("folder", "task", "recipe", "recorded steps", "checkpoints")
+    found = [dict(zip(head, row, strict=True)) for row in rows]
+    sentence = f"{len(rows)} runs; their merges are evaluated here, which costs forward passes only."
+    notes = tuple(dict.fromkeys(note for _, said in recipes for note in said))
+    section = Section(
+        title="What would be imported",
+        sentences=(sentence,),
+        bullets=notes,
+        tables=(Table(head=head, rows=tuple(rows)),),
+    )
+    shell.result({"runs": found, "notes": list(notes)}, [section])
+
+
 def planned_section(planned: PlannedCost) -> Section:
     """The plan of a command."""
     rows = [

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from advisor import cli_options as options
-from advisor.cli_planning import show_planned_cost
+from advisor.cli_planning import show_planned_cost, show_planned_import
 from advisor.cli_running import RunOptions, open_run, opened
 from advisor.cli_shell import NO_ADVICE, Shell
 from advisor.report_sections import (
@@ -73,6 +73,9 @@ def do_stage(name: str, source: Path, given: Given, work: Work) -> None:
         is_new=given.get("new", False),
         engine=options.engine_settings(given),
     )
+    if given["dry_run"] and given.get("traces") is not None:
+        show_planned_import(shell, given["traces"])
+        return
     if given["dry_run"]:
         show_planned_cost(shell, name, source, wanted)
         return

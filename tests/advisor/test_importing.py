@@ -325,6 +325,14 @@ def test_a_folder_without_traces_is_refused(ws, tmp_path):
         pipeline.import_traces(ws, tmp_path / "nowhere")
 
 
+def test_a_dry_run_says_what_would_be_imported_and_writes_nothing(ws, pair, capsys):
+    assert cli.main(["probe", str(ws.run.path), "--from", str(pair), "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [run["task"] for run in found["runs"]] == ["high", "low"]
+    assert {run["checkpoints"] for run in found["runs"]} == {"4, 12"}
+    assert not ws.run.path_of("probes.jsonl").exists()
+
+
 def test_the_command_imports_and_recommend_works_on_it(ws, pair, capsys):
     assert cli.main(["probe", str(ws.run.path), "--from", str(pair), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -38,7 +38,7 @@ def term_shares(terms: Mapping[str, Mapping[str, float]]) -> Drawn:
         "name": "predicted risk (sum)",
         "marker": {"color": "#ffffff", "symbol": "diamond", "size": 11, "line": {"color": "#222222", "width": 2}},
     }
-    title, axis = "What the predicted risk is made of", {"type": "category"}
+    title, axis = "Parts of the predicted risk", {"type": "category"}
     figure = styled(go.Figure([*bars, sums]), title=title, x="task", y=RISK, barmode="relative", xaxis=axis)
     return Drawn(figure, "Stacked bars of signed parts: " + "; ".join(_task_text(t, p) for t, p in terms.items()) + ".")
 

@@ -54,7 +54,7 @@ def page() -> None:
     merges = session.merges_of(run)
     project = session.project_of(run)
     st.fragment(guarded(lambda: exploring(run, explorer, start, project, merges)))()
-    way("merge", "Choose the coefficients, take merged weights along")
+    way("merge", "Merge the experts")
 
 
 def exploring(

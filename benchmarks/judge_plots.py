@@ -71,8 +71,9 @@ def plot_predictions(
     figure, axes = plt.subplots(figsize=(4.8, 4.6), layout="constrained")
     known = np.isfinite(predicted) & np.isfinite(measured)
     axes.loglog(measured[known], predicted[known], ".", markersize=3, color="#0072b2", alpha=0.6)
-    ends = [float(np.mean(best / initial)) * 0.97, float(np.quantile(measured[known], 0.98))]
-    axes.plot(ends, ends, color="black", linewidth=0.8)
+    if known.any():  # else the model could say nothing, and the empty figure says so
+        ends = [float(np.mean(best / initial)) * 0.97, float(np.quantile(measured[known], 0.98))]
+        axes.plot(ends, ends, color="black", linewidth=0.8)
     axes.axvline(1.0, color="black", linewidth=0.5, linestyle=":")
     axes.set(xlabel="measured test risk / risk of x\u2080", ylabel="predicted / risk of x\u2080", title=title)
     figure.savefig(out, dpi=110)

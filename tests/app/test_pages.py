@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from advisor.advice import Recommendation
 from advisor.live_probe import LiveWriter
@@ -115,13 +116,33 @@ def test_page_of_an_unreadable_run_stays_up(open_page: Open, page: str) -> None:
     assert "Traceback" not in texts(at)
 
 
-@pytest.mark.parametrize("page", ["probe", "explore", "validate", "runs"])
+@pytest.mark.parametrize("page", PAGES)
 def test_page_of_a_huge_run_shows_a_part_and_says_so(open_page: Open, page: str) -> None:
     at = open_page(page, "huge")
     assert not at.exception
     assert not at.error
     if page == "probe":
         assert "earlier ones are not drawn" in texts(at)
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted", "corrupted"])
+@pytest.mark.parametrize("page", ["set_up", "runs"])
+def test_pages_that_are_not_about_one_run_stay_up_beside_it(open_page: Open, page: str, state: str) -> None:
+    at = open_page(page, state)
+    assert not at.exception
+    assert page == "set_up" or state in texts(at)
+
+
+def test_advice_can_be_taken_along_in_four_forms(open_page: Open, root: Path) -> None:
+    at = open_page("recommend", "finished")
+    lines, as_yaml, as_csv, study = (block.value for block in at.code)
+    assert lines.splitlines()[0] == f"merge-advisor train {root / 'finished'}"
+    advice = Recommendation.from_json(RunDirectory.open(root / "finished").read_json("recommendation.json"))
+    assert yaml.safe_load(as_yaml)["coefficients"] == pytest.approx(advice.plan.coefficients)
+    assert as_csv.splitlines()[0].startswith("label,method,learning_rate")
+    assert "optuna.load_study" in study
+    labels = [button.proto.label for button in at.get("download_button")]
+    assert labels[:2] == ["Download YAML", "Download CSV"]
 
 
 def test_every_chart_has_words_for_those_who_cannot_see_it(open_page: Open) -> None:

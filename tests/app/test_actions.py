@@ -65,6 +65,31 @@ def test_refused_advice_is_trained_only_after_saying_so(
     assert arguments[-1] == "--anyway"
 
 
+def test_a_run_goes_on_from_the_list_and_its_report_is_written_there(
+    open_page: Open, root: Path, started: Started
+) -> None:
+    open_page("runs", "interrupted").button(key="runs_go_on").click().run()
+    run = RunDirectory.open(root / "finished")
+    run.discard("report.html")
+    at = open_page("runs", "finished")
+    assert at.button(key="delete").label == "Delete…"
+    at.button(key="write_report").click().run()
+    assert not at.exception
+    assert [(run_id, arguments[0]) for _, run_id, arguments in started] == [
+        ("interrupted", "run"),
+        ("finished", "report"),
+    ]
+
+
+def test_a_renamed_run_is_picked_under_its_new_name(open_page: Open) -> None:
+    at = open_page("runs", "failed")
+    at.text_input[0].set_value("second try")
+    next(button for button in at.button if button.label == "Rename").click().run()
+    (box,) = [box for box in at.selectbox if box.label == "Run"]
+    assert box.value == "failed"
+    assert "second try · ✗ failed" in box.options
+
+
 def test_demo_is_one_click_away(open_page: Open, root: Path, started: Started) -> None:
     at = open_page("set_up")
     at.button(key="demo").click().run()

@@ -142,7 +142,7 @@ class StepVectors:
         )
         mass, energy, peak = table.steps.copy(), table.steps.copy(), np.ones(table.steps.shape)
         for index, weights in groups:
-            mass.flat[index], energy.flat[index], peak.flat[index] = weights.sum(), weights @ weights, weights.max()
+            mass.flat[index], energy.flat[index], peak.flat[index] = weights.sum(), weights @ weights, np.max(weights)
         return cls(mass=mass, energy=energy, peak=peak, plain=plain, groups=groups)
 
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:

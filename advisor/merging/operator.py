@@ -155,7 +155,7 @@ def resolve_coefficients(
     resolved = np.array(values, dtype=np.float64)
     if operator.weights == "scale":
         return resolved
-    if not (resolved.sum() > 0 and resolved.min() >= 0):
+    if not (resolved.sum() > 0 and bool(np.all(resolved >= 0))):
         raise ValueError(
             f"coefficients={values}: method={operator.name!r} takes shares: none below 0, and a sum above 0"
         )

@@ -54,8 +54,8 @@ def _merge_block(block: FloatArray, aggregate: Aggregate) -> FloatArray:
             above += np.maximum(row, 0)
             below += np.minimum(row, 0)
     if aggregate == "mean":
-        above /= np.maximum(np.add.reduce(block > 0, axis=0, dtype=total.dtype), 1)
-        below /= np.maximum(np.add.reduce(block < 0, axis=0, dtype=total.dtype), 1)
+        above /= np.maximum(np.sum(block > 0, axis=0, dtype=total.dtype), 1)
+        below /= np.maximum(np.sum(block < 0, axis=0, dtype=total.dtype), 1)
     above *= total > 0
     below *= total < 0
     above += below

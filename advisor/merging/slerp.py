@@ -11,6 +11,8 @@ cosines above 0.9995, any below −0.9995, a zero tensor) the weighted average i
 1985; limit 0.9995 as in common use.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,7 +65,7 @@ def _karcher(cosines: NDArray[np.float64], weights: NDArray[np.float64]) -> NDAr
         angles = np.arccos(towards)
         ratios = np.divide(angles, np.sin(angles), out=np.ones_like(angles), where=np.sin(angles) > 1e-9)
         step = weights * ratios - (weights * ratios * towards).sum() * mean
-        length = float(np.sqrt(max(step @ cosines @ step, 0.0)))
+        length = math.sqrt(max(float(step @ cosines @ step), 0.0))
         if length < _TOLERANCE:
             break
         mean = np.cos(length) * mean + np.sin(length) / length * step

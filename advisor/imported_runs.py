@@ -179,7 +179,7 @@ def _moved(start: Tensor, value: Tensor) -> Tensor:
 
 def _check_displacement(backbone: TorchBackbone, trace: Trace, step: int, weights: Tensor) -> None:
     moved = squared_distance(backbone, weights)
-    size = float(backbone.initial.double().square().sum()) if backbone.initial.device.type == "cpu" else math.inf
+    size = float(backbone.initial.cpu().double().square().sum())
     if not moved > 0:
         raise BadTrace(f"the checkpoint of step {step} equals x_0; it holds no training")
     if trace.header.base is None and moved > size:

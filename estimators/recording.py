@@ -196,7 +196,7 @@ class TraceRecorder:
                 (value.detach().to(self._start[name].device).float() - self._start[name].float()).square().sum()
                 for name, value in weights.items()
             ]
-            return torch.stack([part.double() if part.device.type != "mps" else part for part in parts]).sum()
+            return torch.stack([part.to(parts[0].device) for part in parts]).cpu().double().sum()
 
     def _keep(self, step: int, weights: Mapping[str, Tensor]) -> None:
         name = f"checkpoint-{step}.safetensors"

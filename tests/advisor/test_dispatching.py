@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from advisor import cli, pipeline
 from advisor.dispatching import train_ahead
@@ -40,9 +41,11 @@ def results(ws: Workspace) -> dict[str, object]:
     return {name: numbers(ws.run.read_json(name)) for name in NAMES if ws.run.has(name)}
 
 
-def weights(ws: Workspace) -> dict[str, bytes]:
+def weights(ws: Workspace) -> dict[str, dict[str, bytes]]:
+    """The bytes of every tensor; the files' headers list their metadata in any order."""
     names = ("experts/low.safetensors", "experts/high.safetensors", "merged/model.safetensors")
-    return {name: ws.run.read_bytes(name) for name in names}
+    files = {name: safetensors.torch.load(ws.run.read_bytes(name)) for name in names}
+    return {name: {key: value.numpy().tobytes() for key, value in file.items()} for name, file in files.items()}
 
 
 def test_two_workers_give_the_bits_of_this_process_from_probes_to_the_merge(project, here):

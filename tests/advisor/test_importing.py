@@ -194,7 +194,7 @@ def test_runs_of_different_recipes_form_one_probe_under_one_label(ws, own, tmp_p
     record(own, "high", RECIPE.replace(learning_rate=2e-3), tmp_path / "t" / "high", probe="a")
     data = pipeline.import_traces(ws, tmp_path / "t")
     assert {merge.plan.recipes["high"].learning_rate for merge in data.merges} == {2e-3}
-    assert {merge.plan.recipes["low"].learning_rate for merge in data.merges} == {1e-3}
+    assert {merge.plan.recipes["low"].learning_rate for merge in data.merges} == {RECIPE.learning_rate}
     assert [len(probe.merges) > 0 for probe in stored_probes(ws)[0]] == [True, False]
 
 

@@ -40,7 +40,7 @@ def kill_in_steps(whole: WholePath, out: str, shares: tuple[float, ...]) -> None
 
 
 def test_no_kill_repeats_more_than_the_step_it_hit(whole: WholePath) -> None:
-    kill_in_steps(whole, "killed-in-three-steps", (0.03, 0.3, 0.8))
+    kill_in_steps(whole, "killed-in-three-steps", (0.03, 0.12, 0.8))
 
 
 @pytest.mark.slow

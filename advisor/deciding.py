@@ -63,7 +63,7 @@ def decide(
         situation,
         seed=stable_seed(ws.project.seed, "study") % 2**31,
         storage=study_storage(ws, model),
-        progress=lambda done, total, best: ws.progress("advice", done, total, best=best),
+        progress=lambda done, total, best: ws.progress("advice", done, total, cautious_goal=best),
         stop=lambda: ws.interrupts.reason in ("signal", "stop"),
     )
     ws.interrupts.check(deadline=False)

@@ -53,7 +53,7 @@ class ParameterPrior:
     task_width: float
 
 
-# From fits to all rows of the development suites (``docs/risk-model-log.md``).
+# Chosen on predictions of long runs from probes, development data only (``docs/risk-model-log.md``).
 PRIORS: dict[str, ParameterPrior] = {
     "gain": ParameterPrior(mean=(0.58, 0.79), width=0.35, task_width=0.3),
     "slope": ParameterPrior(mean=(-0.73, -1.13), width=0.29, task_width=0.3),

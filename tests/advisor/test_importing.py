@@ -10,7 +10,6 @@ import safetensors.torch
 import torch
 
 from advisor import cli, pipeline
-from advisor.demo import pretrain
 from advisor.importing import imported_notes
 from advisor.interrupts import RunInterrupted
 from advisor.probe_session import stored_probes
@@ -20,28 +19,14 @@ from estimators.recipe import Recipe
 from estimators.trace_files import BadTrace
 from estimators.trained_recipe import TrainedRecipe
 from tests.advisor.foreign_loops import record
+from tests.advisor.tiny_path import write_project
 
-PROJECT = """\
-backbone: {name: test_resnet, checkpoint: base.safetensors, in_chans: 1, image_size: 16}
-tasks:
-  low:  {data: builtin/digits-rotated-low, limit: 80, split: [0.5, 0.25, 0.25]}
-  high: {data: builtin/digits-rotated-high, limit: 80, split: [0.5, 0.25, 0.25]}
-search:
-  learning_rate: {sgd: [1.0e-5, 1.0e-2]}
-  batch_size: [8, 16]
-  steps: [8, 48]
-  schedule: [constant]
-budget: {probe_share: 1.0, probes: 3}
-"""
 RECIPE = Recipe(learning_rate=2e-4, batch_size=8, steps=12)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("imports")
-    (folder / "base.safetensors").write_bytes(safetensors.torch.save(pretrain(seed=0, epochs=2)))
-    (folder / "project.yaml").write_text(PROJECT)
-    return folder
+    return write_project(tmp_path_factory.mktemp("imports"))
 
 
 @pytest.fixture(scope="module")

@@ -8,33 +8,17 @@ import safetensors.torch
 import torch
 
 from advisor import pipeline
-from advisor.demo import pretrain
 from advisor.interrupts import RunInterrupted
 from advisor.report import check_report
 from advisor.runs import RunDirectory
 from advisor.workspace import CostLimitReached, Workspace, open_workspace
+from tests.advisor.tiny_path import PROJECT, write_project
 from tests.reliability.tiny_project import numbers
-
-PROJECT = """\
-backbone: {name: test_resnet, checkpoint: base.safetensors, in_chans: 1, image_size: 16}
-tasks:
-  low:  {data: builtin/digits-rotated-low, limit: 80, split: [0.5, 0.25, 0.25]}
-  high: {data: builtin/digits-rotated-high, limit: 80, split: [0.5, 0.25, 0.25]}
-search:
-  learning_rate: {sgd: [1.0e-5, 1.0e-2]}
-  batch_size: [8, 16]
-  steps: [8, 48]
-  schedule: [constant]
-budget: {probe_share: 1.0, probes: 3}
-"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "base.safetensors").write_bytes(safetensors.torch.save(pretrain(seed=0, epochs=2)))
-    (folder / "project.yaml").write_text(PROJECT)
-    return folder
+    return write_project(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

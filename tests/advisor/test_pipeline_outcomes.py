@@ -5,10 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 
 from advisor import pipeline
-from advisor.demo import pretrain
 from advisor.diverging import DIVERGED_PURPOSE, MOST_RETRIES, AdviceWithdrawn, diverged_experts
 from advisor.experts import ExpertDiverged
 from advisor.least_budget import require_budget
@@ -17,7 +15,7 @@ from advisor.project import load_project
 from advisor.report import check_report
 from advisor.workspace import Workspace, open_workspace
 from tests.advisor.cli_fakes import Ran
-from tests.advisor.test_pipeline import PROJECT
+from tests.advisor.tiny_path import PROJECT, write_project
 
 HOT = "{sgd: [1.0e+4, 1.0e+5]}"  # every probe diverges
 
@@ -25,9 +23,8 @@ HOT = "{sgd: [1.0e+4, 1.0e+5]}"  # every probe diverges
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("outcomes")
-    (folder / "base.safetensors").write_bytes(safetensors.torch.save(pretrain(seed=0, epochs=2)))
     # room below the advised rate for the advice that follows a divergence
-    (folder / "project.yaml").write_text(PROJECT.replace("1.0e-5, 1.0e-2", "1.0e-7, 1.0e-2"))
+    write_project(folder, PROJECT.replace("1.0e-5, 1.0e-2", "1.0e-7, 1.0e-2"))
     (folder / "hot.yaml").write_text(PROJECT.replace("{sgd: [1.0e-5, 1.0e-2]}", HOT))
     return folder
 

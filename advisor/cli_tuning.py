@@ -2,13 +2,16 @@
 
 <out>/coefficients.json         what was found, every measured merge included
 <out>/coefficients-study.log    the Optuna study (a journal); not written from weights alone
+<out>.tuning/                   measured merges and the study of a tuning that goes on; removed once the merge is there
+
+A tuning that was stopped goes on when the same command is given again: merges in ``<out>.tuning`` are not measured
+twice.  The study is written anew from them.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from advisor.merging import MergeResult
 
 ALL_LABELS = "all"
+TUNING_ENDING = ".tuning"
+MEASURED_NAME = "merges"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +67,12 @@ class TuningRequest:
             )
 
 
-def run_tuning(shell: Shell, request: TuningRequest, study: Path) -> TunedCoefficients:
-    """Tune with progress shown."""
+def run_tuning(shell: Shell, request: TuningRequest, folder: Path) -> TunedCoefficients:
+    """Tune with progress shown; what is measured is kept in the folder."""
+    study = folder / STUDY_NAME
+    if request.data is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        study.unlink(missing_ok=True)
     with shown_progress(shell.err, quiet=shell.is_quiet or shell.as_json) as shown:
         return tune(
             request.base,
@@ -75,6 +84,7 @@ def run_tuning(shell: Shell, request: TuningRequest, study: Path) -> TunedCoeffi
             method=request.method,
             seed=request.seed,
             study=study,
+            measured=folder / MEASURED_NAME,
             device=request.device,
             progress=shown,
         )
@@ -96,27 +106,34 @@ def parse_labels(text: str | None) -> Any:
 def merge_tuned(
     shell: Shell, request: TuningRequest, out: Path, options: Mapping[str, Any]
 ) -> tuple[TunedCoefficients, MergeResult]:
-    """Tune, merge, and store what was found."""
-    from advisor.merging import merge
+    """Tune, merge, and store what was found.
 
-    with tempfile.TemporaryDirectory() as scratch:
-        study = Path(scratch) / STUDY_NAME
-        tuned = run_tuning(shell, request, study)
-        result = merge(
-            request.base,
-            request.experts,
-            method=tuned.method,
-            coefficients=dict(tuned.coefficients),
-            tensor_coefficients=tuned.tensor_coefficients or None,
-            out=out,
-            seed=request.seed,
-            figures=tuned.figures(),
-            **options,
-        )
-        text = json.dumps(tuned.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_bytes_atomic(place_of(out, TUNING_NAME), text.encode())
-        if study.exists():
-            shutil.copyfile(study, place_of(out, STUDY_NAME))
+    Raises:
+        ValueError: the output, or what is asked, cannot be; said before anything is measured.
+    """
+    from advisor.merging import merge
+    from advisor.merging.streaming import check_output
+
+    check_output(request.base, request.experts, out, overwrite=bool(options.get("overwrite")))
+    folder = out.with_name(f"{out.name}{TUNING_ENDING}")
+    tuned = run_tuning(shell, request, folder)
+    result = merge(
+        request.base,
+        request.experts,
+        method=tuned.method,
+        coefficients=dict(tuned.coefficients),
+        tensor_coefficients=tuned.tensor_coefficients or None,
+        out=out,
+        seed=request.seed,
+        figures=tuned.figures(),
+        **options,
+    )
+    text = json.dumps(tuned.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes_atomic(place_of(out, TUNING_NAME), text.encode())
+    if (folder / STUDY_NAME).exists():
+        shutil.copyfile(folder / STUDY_NAME, place_of(out, STUDY_NAME))
+    if folder.is_dir():
+        shutil.rmtree(folder)
     return tuned, result
 
 

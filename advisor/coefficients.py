@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.coefficients_hedging import hedged_coefficients
 from advisor.coefficients_prior import (
     describe_trust,
     interference_shares,
@@ -118,6 +119,7 @@ def tune(
     max_merges: int | None = None,
     seed: int = 0,
     study: Path | None = None,
+    measured: Path | None = None,
     device: str | None = None,
     progress: Progress = silent,
 ) -> TunedCoefficients:
@@ -135,6 +137,8 @@ def tune(
         max_merges: most measured merges.
         seed: decides which labels are looked at.
         study: journal file of the Optuna study that keeps every measured merge.
+        measured: folder that keeps what merges answered; a tuning of the same experts that was stopped goes on there
+            and measures nothing twice.  It may be deleted when the tuning has ended.
         device: overrides the project's device.
         progress: told every measured merge.
 
@@ -154,7 +158,8 @@ def tune(
         return tune_from_weights(base, experts, settings)
     from advisor.coefficients_problem import open_problem
 
-    return tune_on_data(open_problem(base, experts, data, device=device), settings, study=study, progress=progress)
+    problem = open_problem(base, experts, data, device=device)
+    return tune_on_data(problem, settings, study=study, measured=measured, progress=progress)
 
 
 def tune_from_weights(base: Location, experts: Mapping[str, Location], settings: Settings) -> TunedCoefficients:
@@ -169,11 +174,11 @@ def tune_from_weights(base: Location, experts: Mapping[str, Location], settings:
             f"of operators other than {LINEAR}; give data (--data PROJECT)"
         )
     measured = task_vector_gram(base, experts)
-    row = prior_coefficients(
-        measured.gram, measured.base_norm, bounds=settings.bounds, total=1.0 if settings.simplex else None
-    )
+    total = 1.0 if settings.simplex else None
+    guess = prior_coefficients(measured.gram, measured.base_norm, bounds=settings.bounds, total=total)
+    row = hedged_coefficients(measured.gram, measured.base_norm, bounds=settings.bounds, total=total)
     ends = (0.0, 1.0) if settings.simplex else settings.bounds
-    low, high = prior_interval(row, ends)
+    low, high = prior_interval(guess, ends, chosen=row)
     names = measured.labels
     return TunedCoefficients(
         source="weights",
@@ -186,9 +191,16 @@ def tune_from_weights(base: Location, experts: Mapping[str, Location], settings:
 
 
 def tune_on_data(
-    problem: TuningProblem, settings: Settings, *, study: Path | None = None, progress: Progress = silent
+    problem: TuningProblem,
+    settings: Settings,
+    *,
+    study: Path | None = None,
+    measured: Path | None = None,
+    progress: Progress = silent,
 ) -> TunedCoefficients:
     """Coefficients from measured merges of a problem whose task vectors are cached."""
+    from advisor.coefficients_memory import MeasuredMemory
     from advisor.coefficients_tuning import Tuning
 
-    return Tuning(problem=problem, settings=settings, study=study, progress=progress).run()
+    memory = MeasuredMemory(folder=measured)
+    return Tuning(problem=problem, settings=settings, study=study, memory=memory, progress=progress).run()

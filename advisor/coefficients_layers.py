@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from advisor.coefficients_descent import descend
 from advisor.coefficients_evidence import Criterion
+from advisor.coefficients_memory import Answer, MeasuredMemory, key_of
 from advisor.coefficients_problem import TuningProblem
 
 FloatArray = NDArray[np.float64]
@@ -47,6 +48,8 @@ def descend_layers(
     *,
     bounds: tuple[float, float],
     max_steps: int,
+    memory: MeasuredMemory | None = None,
+    question: str = "",
 ) -> LayerOutcome:
     """Descend from task-wise coefficients [N].
 
@@ -56,7 +59,10 @@ def descend_layers(
         start: the task-wise best [N].
         bounds: smallest and largest coefficient.
         max_steps: most evaluations with gradients.
+        memory: answers of an earlier descent, and where these are kept.
+        question: identity of experts, samples and goal.
     """
+    memory = memory or MeasuredMemory()
     groups = len(problem.merges.groups)
     first = np.tile(start, groups)
     gram = problem.merges.gram()
@@ -64,19 +70,32 @@ def descend_layers(
     seen: list[tuple[float, float, FloatArray]] = []
 
     def loss(row: FloatArray) -> tuple[float, FloatArray]:
-        weights = problem.merges.weights(row)
-        values = problem.logits(weights)
-        if not np.isfinite(values).all():
+        key = key_of("layers", question, list(problem.merges.groups), row)
+        known = memory.find(key)
+        if known is None:
+            known = _measure(problem, criterion, row)
+            memory.keep(key, known)
+        goal = float(known["goal"][0])
+        if not np.isfinite(goal):
             return 1e6, np.zeros_like(row)
-        goal, slope = criterion.value_and_slope(values)
         away = row - first
         pulled = STRENGTH / size * (gram @ away)
         total = goal + float(away @ pulled) / 2
         seen.append((total, goal, row.copy()))
-        return total, problem.pull(weights, slope) + pulled
+        return total, known["slope"] + pulled
 
     descend(loss, first, [bounds] * len(first), max_steps=max_steps)
     _, goal, row = min(seen, key=lambda cell: cell[0])
     samples = sum(len(e.weights) for e in criterion.evidence.values())
     chance = (groups - 1) * len(start) / samples
     return LayerOutcome(row=row, goal=goal, kept=seen[0][1] - goal > chance, steps=len(seen))
+
+
+def _measure(problem: TuningProblem, criterion: Criterion, row: FloatArray) -> Answer:
+    """Goal and its derivatives [G N]; an infinite goal where the merge broke."""
+    weights = problem.merges.weights(row)
+    values = problem.logits(weights)
+    if not np.isfinite(values).all():
+        return {"goal": np.array([np.inf]), "slope": np.zeros_like(row)}
+    goal, slope = criterion.value_and_slope(values)
+    return {"goal": np.array([goal]), "slope": problem.pull(weights, slope)}

@@ -14,8 +14,10 @@ so far-travelled experts get less (equalised: lambda_j r_j levels off) and more 
 Both constants are priors, the same for every network: kappa = 80 and eta = 1.5 were chosen on 27 merges of four experts
 (test_resnet, digit tasks, three kinds of recipes, seeds 100-102) and agree with the best common coefficients of the
 development suites resnet-fashion and vit-digits (r from 0.001 to 0.015, N = 2 and 3) within a factor of about 2, their
-spread: the intervals are e^(+-1.645 * 0.6) around each coefficient.  Weights know nothing of the loss: whether the
-experts are good, whether the tasks contradict each other, and whether to merge at all cannot be read from them.
+spread: the intervals are e^(+-1.645 * 0.6) around each coefficient.  ``advisor.coefficients_hedging`` moves the choice
+towards the simple average where that spread allows the average to be better.  Weights know nothing of the loss:
+whether the experts are good, whether the tasks contradict each other, and whether to merge at all cannot be read from
+them.
 
 | symbol | code word | shape |
 |---|---|---|
@@ -89,10 +91,14 @@ def quadratic(
     return matrix / r.max(), weighted.sum(axis=1) / r.max()
 
 
-def prior_interval(row: FloatArray, bounds: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
-    """Ends [N] of 90 % intervals around prior coefficients, inside the bounds."""
+def prior_interval(
+    row: FloatArray, bounds: tuple[float, float], *, chosen: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Ends [N] of 90 % intervals around prior coefficients, inside the bounds, wide enough to hold ``chosen``."""
     factor = np.exp(NORMAL_90 * LOG_SPREAD)
-    return np.clip(row / factor, *bounds), np.clip(row * factor, *bounds)
+    kept = row if chosen is None else chosen
+    low, high = np.clip(row / factor, *bounds), np.clip(row * factor, *bounds)
+    return np.minimum(low, kept), np.maximum(high, kept)
 
 
 def interference_shares(row: FloatArray, gram: FloatArray) -> FloatArray:
@@ -112,7 +118,8 @@ def interference_shares(row: FloatArray, gram: FloatArray) -> FloatArray:
 def describe_trust(labels: tuple[str, ...], norms: FloatArray, base_norm: float) -> tuple[str, ...]:
     """How far coefficients from weights alone can be trusted, in sentences."""
     said = [
-        f"Chosen from norms and overlaps alone, with prior constants (interference {INTERFERENCE:g}, help {HELP:g}): "
+        f"Chosen from norms and overlaps alone, with prior constants (interference {INTERFERENCE:g}, help {HELP:g}), "
+        "and no further from the simple average than is safe where interference is small: "
         "the best coefficients lay within a factor of about 2.7 of such ones in nine cases of ten on small networks. "
         "Weights do not say whether the experts are good or whether to merge at all: give --data for that."
     ]

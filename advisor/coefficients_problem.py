@@ -7,6 +7,7 @@ are read, and merges are measured on validation images.  A head that was trained
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advisor.coefficients_evidence import concatenated
+from advisor.coefficients_memory import key_of
 from advisor.coefficients_recombining import Recombination, cache_task_vectors
 from advisor.goal import Goal
 from advisor.hand_merging import HEAD_ENDING
@@ -35,6 +37,7 @@ from estimators.tasks import LinearHead, Split
 
 FloatArray = NDArray[np.float64]
 CHUNK = 256  # samples a forward pass
+PIECE = 1 << 22  # weights that are looked at together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +67,21 @@ class TuningProblem:
                 f"heads {list(self.heads)}, samples {list(self.samples)} and goal {list(self.goal.weights)} must name "
                 "the same tasks in one order"
             )
+
+    def identify(self) -> str:
+        """Digest of what a merge's logits depend on: experts and base (by their inner products), heads and images."""
+        start, vectors = self.merges.start, self.merges.vectors
+        products = np.zeros((len(vectors) + 1,) * 2)
+        for i in range(0, start.numel(), PIECE):
+            part = torch.cat([start[None, i : i + PIECE], vectors[:, i : i + PIECE]]).cpu().double()
+            products += (part @ part.T).numpy()
+        parts: list[object] = [self.merges.labels, np.round(products / products.max(), 10)]
+        for name, split in self.samples.items():
+            head = self.heads[name]
+            parts += [name, *(t.detach().cpu().double().numpy() for t in (head.weight, head.bias))]
+            images = split.inputs.detach().cpu().contiguous()
+            parts += [str(tuple(images.shape)), hashlib.sha256(images.numpy().tobytes()).hexdigest()]
+        return key_of(*parts)
 
     @torch.no_grad()
     def logits(self, weights: Tensor) -> FloatArray:

@@ -20,6 +20,7 @@ from advisor.coefficients import LAYER_STEPS, LINEAR, METHODS, OPERATOR_MERGES, 
 from advisor.coefficients_evidence import Criterion, TaskEvidence, agreeing, labelled, partly_labelled
 from advisor.coefficients_intervals import Uncertainty, sampling_error
 from advisor.coefficients_layers import LayerOutcome, descend_layers
+from advisor.coefficients_memory import MeasuredMemory, key_of
 from advisor.coefficients_prior import prior_coefficients
 from advisor.coefficients_problem import TuningProblem
 from advisor.coefficients_recombining import layer_groups
@@ -47,14 +48,22 @@ class Tuning:
         settings: how to tune.
         study: where the Optuna study is kept.
         progress: told every measured merge.
+        memory: what was measured, here or by a tuning that was stopped.
+        measured: the questions that this tuning asked of it.
     """
 
     problem: TuningProblem
     settings: Settings
     study: Path | None = None
     progress: Progress = silent
-    measured: dict[tuple[str, tuple[float, ...]], FloatArray] = field(default_factory=dict)
+    memory: MeasuredMemory = field(default_factory=MeasuredMemory)
+    measured: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    identity: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Say once who the experts and samples are."""
+        self.identity = self.problem.identify()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,12 +85,15 @@ class Tuning:
 
     def measure(self, method: str, row: FloatArray) -> FloatArray:
         """Logits [S] of a merge; equal questions are answered from memory."""
-        key = (method if row.any() else LINEAR, tuple(np.asarray(row, dtype=np.float64).tolist()))
-        if key not in self.measured:
-            merges = self.problem.merges
-            weights = merges.by_operator(method, row, seed=self.settings.seed, options={})
-            self.measured[key] = self.problem.logits(weights)
-        return self.measured[key]
+        operator = method if row.any() else LINEAR
+        key = key_of("merge", self.identity, operator, row, self.settings.seed if operator != LINEAR else "")
+        self.measured.add(key)
+        known = self.memory.find(key)
+        if known is None:
+            weights = self.problem.merges.by_operator(operator, row, seed=self.settings.seed, options={})
+            known = {"logits": self.problem.logits(weights)}
+            self.memory.keep(key, known)
+        return known["logits"]
 
     def design(self) -> list[FloatArray]:
         """x_0, each expert alone, the simple average, and what the weights suggest."""
@@ -175,11 +187,11 @@ class Tuning:
         return outcome
 
     def fingerprint(self) -> str:
-        """Identity of experts and samples."""
-        gram = self.problem.merges.gram()
-        sizes = [(name, len(split)) for name, split in self.problem.samples.items()]
-        text = f"{self.names} {np.round(gram, 6).tolist()} {sizes} {self.settings.labels} {self.settings.seed}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Identity of experts, samples, labels and goal: of everything that the search depends on."""
+        labels = [split.labels.cpu().numpy().astype(np.float64) for split in self.problem.samples.values()]
+        goal, settings = self.problem.goal, self.settings
+        rules = (dict(goal.weights), goal.kind, goal.max_drop, settings.labels, settings.seed)
+        return key_of(self.identity, rules, *(labels if settings.labels else ()))
 
     def choose(self, outcomes: dict[str, SearchOutcome], criterion: Criterion, wanted: tuple[str, ...]) -> str:
         """The operator: task arithmetic unless another is better by more than a standard error."""
@@ -204,7 +216,15 @@ class Tuning:
             meter=self.problem.meter,
         )
         start = found.merges.rows[found.merges.best]
-        outcome = descend_layers(grouped, criterion, start, bounds=self.settings.bounds, max_steps=LAYER_STEPS)
+        outcome = descend_layers(
+            grouped,
+            criterion,
+            start,
+            bounds=self.settings.bounds,
+            max_steps=LAYER_STEPS,
+            memory=self.memory,
+            question=self.fingerprint(),
+        )
         if not outcome.kept:
             self.notes.append(
                 "Coefficients for each layer group gained no more than chance would on so many samples: every "
@@ -246,7 +266,7 @@ class Tuning:
             leave_out=models.leave_out(),
             merge=models.is_worth_merging(),
             verdicts=describe(models, tasks, RISK_WORDS[source]),
-            notes=(*self.problem.notes, *self.notes, *self.caveats(found, row)),
+            notes=(*self.problem.notes, *self.notes, *self.caveats(found, row), *self.memories()),
             methods={name: outcome.merges.goals[outcome.merges.best] for name, outcome in outcomes.items()},
             merges=len(self.measured) + (layers.steps if layers else 0),
             units=self.problem.meter.units,
@@ -278,6 +298,18 @@ class Tuning:
             merged=values,
             without=without,
         )
+
+    def memories(self) -> list[str]:
+        """What was taken from a tuning that was stopped, and what of it could not be, in sentences."""
+        said = []
+        if self.memory.reused:
+            said.append(
+                f"{self.memory.reused} measurements were taken from an earlier tuning of the same experts that was "
+                "stopped; the cost counts only what was measured since."
+            )
+        if self.memory.damaged:
+            said.append(f"Damaged measurements were made again: {', '.join(sorted(self.memory.damaged))}.")
+        return said
 
     def source(self) -> Source:
         """What the choice rests on."""

@@ -93,6 +93,15 @@ def merge(
         return dataclasses.replace(result, files=target.publish(sink.names, texts))
 
 
+def check_output(
+    base: Location, experts: Mapping[str, Location] | Sequence[Location], out: str | Path, *, overwrite: bool = False
+) -> None:
+    """Refuse, before any long work, inputs that do not belong together and a place where the merge could not go."""
+    inputs = open_inputs(base, experts)
+    with open_target(Path(out), inputs=inputs, overwrite=overwrite) as target:
+        require_space(target.folder, sum(info.bytes + _HEADER_BYTES for info in inputs.base.tensors.values()))
+
+
 def _describe(
     result: MergeResult,
     base: Location,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from advisor.coefficients_prior import prior_coefficients
+from advisor.coefficients_hedging import hedged_coefficients
 from tests.advisor.cli_fakes import FakePipeline, Ran, fake, project
 
 __all__ = ["fake", "project"]
@@ -93,7 +93,7 @@ def test_coefficients_from_weights_alone_are_merged_and_kept(files: Path, capsys
     base, merged = load_file("base.safetensors"), load_file("merged/model.safetensors")
     total = np.sqrt(sum(np.square(part).sum() for part in base.values()))
     gram = np.outer(list(norms.values()), list(norms.values()))
-    np.testing.assert_allclose(list(chosen.values()), prior_coefficients(gram, float(total)), rtol=1e-3)
+    np.testing.assert_allclose(list(chosen.values()), hedged_coefficients(gram, float(total)), rtol=1e-3)
     for key in base:
         np.testing.assert_allclose(merged[key], base[key] + chosen["a"] * 0.1 + chosen["b"] * 0.2, rtol=1e-5)
     assert json.loads(Path("merged/coefficients.json").read_text()) == value["tuning"]
@@ -103,6 +103,27 @@ def test_coefficients_from_weights_alone_are_merged_and_kept(files: Path, capsys
     assert again.code == 0
     assert "Coefficients chosen from weights alone" in again.out
     assert "90 % interval" in again.out
+
+
+def test_where_the_output_cannot_go_is_said_before_anything_is_tuned(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("tuned before the output was checked")
+
+    monkeypatch.setattr("advisor.cli_tuning.tune", never)
+    Path("full").mkdir()
+    Path("full/notes.txt").write_text("mine")
+    for out, text in (("full", "which no merge wrote"), ("a.safetensors", "would overwrite the input")):
+        ran = Ran(capsys, *BY_FILE[:-1], out, "--coefficients", "auto")
+        assert ran.code == 2
+        assert text in ran.said
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+        ran = Ran(capsys, *BY_FILE, "--coefficients", "auto")
+    assert ran.code != 0
+    assert "bytes" in ran.said or "space" in ran.said
+    assert sorted(path.name for path in Path().iterdir() if path.is_dir()) == ["full"]
 
 
 def test_a_dry_run_tunes_nothing(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from advisor.coefficients import tune
-from advisor.coefficients_prior import prior_coefficients
+from advisor.coefficients_hedging import hedged_coefficients
 from advisor.coefficients_problem import open_problem, own_head, read_state
 from advisor.coefficients_sections import tuned_sections
 from advisor.merging import merge, task_vector_gram
@@ -45,7 +45,7 @@ def experts_of(files: Path) -> dict[str, Path]:
 def test_weights_alone_give_the_priors_coefficients_and_say_how_far_to_trust_them(files: Path) -> None:
     tuned = tune(files / "base.safetensors", experts_of(files))
     gram = task_vector_gram(files / "base.safetensors", experts_of(files))
-    np.testing.assert_allclose(list(tuned.coefficients.values()), prior_coefficients(gram.gram, gram.base_norm))
+    np.testing.assert_allclose(list(tuned.coefficients.values()), hedged_coefficients(gram.gram, gram.base_norm))
     assert tuned.source == "weights"
     assert tuned.merge is None
     assert "nine cases of ten" in " ".join(tuned.notes)

@@ -22,7 +22,7 @@ def random_gram(seed, count=3):
     return vectors @ vectors.T
 
 
-def risk(row, gram, base):
+def risk(row, gram, base, *, interference=INTERFERENCE):
     """The formula of the module's head, written out."""
     norms = np.sqrt(np.diag(gram))
     r, count = norms / base, len(norms)
@@ -33,7 +33,7 @@ def risk(row, gram, base):
         s = row[j] + HELP * sum(c[i, j] * r[i] / r[j] * row[i] for i in others)
         total += r[j] / 2 * (1 - s) ** 2
     pairs = itertools.product(range(count), repeat=2)
-    return total + INTERFERENCE / 2 * count * sum(row[i] * row[j] * r[i] * r[j] * c[i, j] for i, j in pairs)
+    return total + interference / 2 * count * sum(row[i] * row[j] * r[i] * r[j] * c[i, j] for i, j in pairs)
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])

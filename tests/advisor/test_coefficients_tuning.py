@@ -124,6 +124,78 @@ def test_every_measured_merge_is_kept_in_an_optuna_study(tmp_path):
         assert study.best_params[f"coefficient_{name}"] == pytest.approx(tuned.coefficients[name], abs=1e-9), k
 
 
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def stopping_after(count):
+    """Progress that stops the tuning at its ``count``-th measured merge."""
+
+    def told(what, done, of, **info):
+        if done == count:
+            raise Stopped
+
+    return told
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(labels=3), Settings(method="auto")])
+def test_a_stopped_tuning_goes_on_and_measures_nothing_twice(tmp_path, settings):
+    whole = tune_on_data(logistic_problem(NAMES, seed=0), settings)
+    with pytest.raises(Stopped):
+        tune_on_data(
+            logistic_problem(NAMES, seed=0), settings, measured=tmp_path / "merges", progress=stopping_after(6)
+        )
+    kept = len(list((tmp_path / "merges").iterdir()))
+    assert kept >= 6
+    again = tune_on_data(logistic_problem(NAMES, seed=0), settings, measured=tmp_path / "merges")
+    assert again.coefficients == whole.coefficients
+    assert again.intervals == whole.intervals
+    np.testing.assert_array_equal(again.rows, whole.rows)
+    assert again.merges == whole.merges
+    assert again.units == pytest.approx(whole.units - kept * 180 / 3)
+    assert any(f"{kept} measurements were taken from an earlier tuning" in note for note in again.notes)
+    third = tune_on_data(logistic_problem(NAMES, seed=0), settings, measured=tmp_path / "merges")
+    assert third.units == 0
+    assert third.coefficients == whole.coefficients
+
+
+def test_layer_groups_go_on_too(tmp_path):
+    settings = Settings(granularity="group")
+    first = tune_on_data(logistic_problem(NAMES, seed=0), settings, measured=tmp_path / "merges")
+    again = tune_on_data(logistic_problem(NAMES, seed=0), settings, measured=tmp_path / "merges")
+    assert again.groups == first.groups
+    assert again.coefficients == first.coefficients
+    assert again.units <= 180 / 3  # the chosen layered merge alone
+
+
+def test_measured_merges_serve_other_labels_but_never_other_experts_heads_or_images(tmp_path):
+    tune_on_data(logistic_problem(NAMES, seed=0), Settings(), measured=tmp_path)
+    fewer = logistic_problem(NAMES, seed=0)
+    tuned = tune_on_data(fewer, Settings(labels=3), measured=tmp_path)
+    assert tuned.units < tune_on_data(logistic_problem(NAMES, seed=0), Settings(labels=3)).units
+    assert any("taken from an earlier tuning" in note for note in tuned.notes)
+    for change in ("experts", "images", "head"):
+        other = logistic_problem(NAMES, seed=0)
+        if change == "experts":
+            other.merges.vectors[0] *= 1.0001
+        elif change == "images":
+            other.samples["a"].inputs[0] += 1e-3
+        else:
+            other.heads["a"].bias[0] += 1e-4
+        changed = tune_on_data(other, Settings(), measured=tmp_path)
+        assert not any("taken from an earlier tuning" in note for note in changed.notes), change
+
+
+def test_damaged_measurements_are_made_again_and_named(tmp_path):
+    whole = tune_on_data(logistic_problem(NAMES, seed=0), Settings(), measured=tmp_path)
+    harmed = sorted(tmp_path.iterdir())[0]
+    harmed.write_bytes(harmed.read_bytes()[:-3])
+    again = tune_on_data(logistic_problem(NAMES, seed=0), Settings(), measured=tmp_path)
+    assert again.coefficients == whole.coefficients
+    assert again.units == pytest.approx(180 / 3)
+    assert any(f"made again: {harmed.name}" in note for note in again.notes)
+
+
 def test_progress_and_cost_are_told():
     told = []
     problem = logistic_problem(NAMES, seed=0)

@@ -36,7 +36,7 @@ def init(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Look at folders of images and write a project file for them."""
+    """Look at folders of images, or at texts, and write a project file for them."""
     from advisor import initialising
 
     shell = Shell(as_json=as_json, is_quiet=quiet)

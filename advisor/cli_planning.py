@@ -109,7 +109,7 @@ def survey_section(found: Survey) -> Section:
     ]
     return Section(
         title="The project can be run",
-        sentences=(f"Device {found.device}, images of {found.image_size} x {found.image_size} pixels.",),
+        sentences=(f"Device {found.device}, {found.inputs}.",),
         bullets=found.notes,
         tables=(Table(head=("task", "data", "classes", "train", "validation", "test", "splits"), rows=tuple(rows)),),
     )

@@ -154,7 +154,7 @@ def cache_task_vectors(backbone: TorchBackbone, base: State, experts: Mapping[st
             f"base differs from the project's backbone by {distance:.2g} of its norm, so the project's heads do not "
             "fit it; name the base as the project's backbone.checkpoint, or give the run that the experts come from"
         )
-    own = TorchBackbone(copy.deepcopy(backbone.module), mean=backbone.mean, std=backbone.std, frozen=backbone.frozen)
+    own = backbone.around(copy.deepcopy(backbone.module))
     vectors = torch.stack(flat) - start
     still = [name for name, vector in zip(experts, vectors, strict=True) if not bool(vector.any())]
     if still or not bool(torch.isfinite(vectors).all()):

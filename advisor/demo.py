@@ -83,7 +83,7 @@ def pretrain(*, seed: int, epochs: int = EPOCHS, progress: Progress = silent) ->
 
 
 def _decode(catalogue: object, source: BackboneSource) -> torch.Tensor:
-    openers = [(name, lambda i=i: catalogue.open_image(i)) for i, name in enumerate(catalogue.names)]  # type: ignore[attr-defined,misc]
+    openers = [(name, lambda i=i: catalogue.open_sample(i)) for i, name in enumerate(catalogue.names)]  # type: ignore[attr-defined,misc]
     pixels, _, _ = decode_many(openers, size=source.image_size or IMAGE_SIZE, channels=1)  # type: ignore[arg-type]
     scaled = torch.from_numpy(np.asarray(pixels)).float() / 255.0
     assert source.mean is not None

@@ -160,25 +160,22 @@ def seconds_per_unit(project: Project, *, device: str | None = None) -> float:
     Raises:
         ValueError: for an unknown model or a device that is absent.
     """
-    import torch
-
     from advisor.preparing import backbone_source
-    from estimators.backbone_loading import build_module, resolve
+    from estimators.backbone_kinds import blank_inputs, build_around, resolve
     from estimators.devices import resolve_device
 
     where = resolve_device(device or project.device)
     source, _ = resolve(backbone_source(project))
-    module = build_module(source, pretrained=False).eval().to(where)
+    backbone = build_around(source, None).to(where)
     batch = min(TIMED_BATCH, project.search.batch_size[1])
-    side = int(source.image_size or 224)
-    inputs = torch.zeros(batch, source.in_chans, side, side, device=where)
+    inputs = blank_inputs(source, batch, device=where)
     started = 0.0
     for step in range(TIMED_STEPS + 1):
         if step == 1:  # the first step pays for allocations
             _wait(where)
             started = time.perf_counter()
-        module.zero_grad(set_to_none=True)
-        module(inputs).square().sum().backward()
+        point = backbone.initial.clone().requires_grad_()
+        backbone.features(point, inputs).square().sum().backward()  # type: ignore[no-untyped-call]
     _wait(where)
     return (time.perf_counter() - started) / (TIMED_STEPS * batch)
 

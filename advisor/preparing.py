@@ -21,12 +21,16 @@ from typing import Any
 import torch
 
 from advisor.project import Project, TaskSettings
+from advisor.project_values import dump_settled
 from advisor.task_sources import changed_since, listing, open_catalogue, task_basis
 from estimators.backbone import TorchBackbone
 from estimators.backbone_files import ABOUT_FILE, DamagedBackbone, load_backbone, store_backbone
-from estimators.backbone_loading import BackboneSource, backbone_fingerprint, build_backbone, resolve
+from estimators.backbone_kinds import Source, build_backbone, resolve, sample_form
+from estimators.backbone_loading import BackboneSource, backbone_fingerprint
 from estimators.cost import CostMeter
 from estimators.devices import calm_threads, resolve_device
+from estimators.encoder_files import find_encoder
+from estimators.encoder_loading import EncoderSource
 from estimators.files import read_json, sha256_bytes, write_json
 from estimators.head_files import DamagedHead, load_head, store_head
 from estimators.heads import HeadFit, fit_head
@@ -52,7 +56,7 @@ class Prepared:
         tasks: the tasks in the project's order, with fitted heads; test data stay closed.
         heads: task -> how its head's fit went.
         fingerprint: SHA-256 of x_0.
-        image_size: side of the square inputs, pixels.
+        image_size: side of the square inputs, pixels; ``None`` for texts.
         notes: caveats: what was adapted, assumed or left out.
         mended: pieces of the run that were damaged or lost and have been made again, the same.
     """
@@ -61,7 +65,7 @@ class Prepared:
     tasks: tuple[Task, ...]
     heads: Mapping[str, HeadFit]
     fingerprint: str
-    image_size: int
+    image_size: int | None
     notes: tuple[str, ...]
     mended: tuple[str, ...] = ()
 
@@ -112,15 +116,18 @@ def prepare(
         tasks=tuple(dataclasses.replace(task, head=heads[name].head.to(torch_device)) for name, task in tasks.items()),
         heads=heads,
         fingerprint=fingerprint,
-        image_size=int(source.image_size or 0),
+        image_size=getattr(source, "image_size", None),
         notes=(*notes, *said, *head_notes),
         mended=tuple(mended),
     )
 
 
-def backbone_source(project: Project) -> BackboneSource:
+def backbone_source(project: Project) -> Source:
     """The project's backbone as the loader takes it, paths made absolute."""
     wanted = project.backbone
+    if wanted.kind == "transformers":
+        files = find_encoder(wanted.name, project.path(wanted.name), from_hub=wanted.pretrained)
+        return EncoderSource(files=files, max_length=wanted.max_length, frozen=wanted.frozen)
     given = wanted.normalisation
     return BackboneSource(
         name=wanted.name,
@@ -167,10 +174,10 @@ def _refuse_other_project(project: Project, run_dir: Path, mended: list[str]) ->
 
 
 def _backbone(
-    project: Project, source: BackboneSource, run_dir: Path, device: torch.device, mended: list[str]
+    project: Project, source: Source, run_dir: Path, device: torch.device, mended: list[str]
 ) -> tuple[TorchBackbone, list[str]]:
     """x_0 from the run, or built and stored there."""
-    parts = [project.backbone.model_dump(mode="json"), project.seed]
+    parts = [dump_settled(project.backbone), project.seed]
     basis = sha256_bytes(json.dumps(parts, sort_keys=True).encode())
     try:
         stored = load_backbone(run_dir, source, basis=basis, device=device)
@@ -194,7 +201,7 @@ def _refuse_changed_weights(run_dir: Path, backbone: TorchBackbone) -> None:
 
 
 def _tasks(
-    project: Project, run_dir: Path, source: BackboneSource, mended: list[str], *, allow_unreadable: bool
+    project: Project, run_dir: Path, source: Source, mended: list[str], *, allow_unreadable: bool
 ) -> tuple[dict[str, Any], dict[str, Task], list[str]]:
     """Tasks from the run; those that are missing or damaged are made from their source."""
     notes: list[str] = []
@@ -231,12 +238,11 @@ def _make_task(
     name: str,
     settings: TaskSettings,
     run_dir: Path,
-    source: BackboneSource,
+    source: Source,
     *,
     allow_unreadable: bool,
 ) -> dict[str, Any]:
-    size = int(source.image_size or 0)
-    catalogue = open_catalogue(project, name, image_size=size)
+    catalogue = open_catalogue(project, name, image_size=getattr(source, "image_size", None))
     try:
         indices = split_catalogue(catalogue, seed=project.seed, fractions=settings.split, limit=settings.limit)
         record = store_task(
@@ -244,8 +250,7 @@ def _make_task(
             name,
             catalogue,
             indices,
-            image_size=size,
-            channels=source.in_chans,
+            form=sample_form(source),
             allow_unreadable=allow_unreadable,
         )
     except ValueError as error:

@@ -18,7 +18,14 @@ import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from advisor.project_search import BudgetSettings, SearchSettings
-from advisor.project_values import Settings, Whole, check_folder_name, plain_yaml_value, refuse_bool
+from advisor.project_values import (
+    Settings,
+    Whole,
+    check_folder_name,
+    dump_settled,
+    plain_yaml_value,
+    refuse_bool,
+)
 from advisor.yaml_reading import explain, read_yaml
 
 DEFAULT_SPLIT = (0.7, 0.15, 0.15)
@@ -36,11 +43,31 @@ class Normalisation(Settings):
     )
 
 
+IMAGE_KEYS = ("checkpoint", "in_chans", "image_size", "normalisation", "map_keys")  # say nothing of a text encoder
+TEXT_KEYS = ("max_length",)
+
+
 class BackboneSettings(Settings):
     """The pretrained weights x_0 that every expert starts from."""
 
-    name: str = Field(description="A timm model name, e.g. `resnet18`.", min_length=1, max_length=200)
-    pretrained: bool = Field(default=False, description="Take timm's pretrained weights from the hub.")
+    name: str = Field(
+        description="A timm model name, e.g. `resnet18`; of kind `transformers`: a folder or .zip with config.json, "
+        "tokenizer.json and model.safetensors, or `package/NAME` for an installed package that carries one.",
+        min_length=1,
+        max_length=200,
+    )
+    kind: Literal["timm", "transformers"] = Field(
+        default="timm", description="`timm` reads images; `transformers` is a text encoder and reads texts."
+    )
+    pretrained: bool = Field(
+        default=False, description="Take pretrained weights from the hub (of kind `transformers`: `name` is the hub's)."
+    )
+    max_length: Whole | None = Field(
+        default=None,
+        ge=2,
+        le=8192,
+        description="Tokens a text, longer ones are cut; null for 128 or what the model takes. Texts only.",
+    )
     checkpoint: str | None = Field(
         default=None,
         description="A local state dict (.safetensors, .pth, .pt, .bin) instead; its classifier is dropped.",
@@ -59,6 +86,16 @@ class BackboneSettings(Settings):
     )
 
     @model_validator(mode="after")
+    def _keys_of_its_kind(self) -> BackboneSettings:
+        alien = IMAGE_KEYS if self.kind == "transformers" else TEXT_KEYS
+        for key in alien:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} belongs to kind: {'timm' if alien is IMAGE_KEYS else 'transformers'}; remove it"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _one_source(self) -> BackboneSettings:
         if self.pretrained and self.checkpoint is not None:
             raise ValueError("pretrained: true and checkpoint exclude each other; keep one of them")
@@ -75,7 +112,7 @@ class BackboneSettings(Settings):
 
 
 class ReaderSettings(Settings):
-    """How timm opens a data set named `torch/..`, `hfds/..`, `hfids/..`, `tfds/..` or `wds/..`."""
+    """How timm opens a data set named `torch/..`, `hfds/..`, `hfids/..`, `tfds/..` or `wds/..`; columns of tables."""
 
     root: str = Field(default="data", description="Folder the data set lies in or is downloaded to.")
     download: bool = Field(default=True, description="Download what is missing, where the data set allows it.")
@@ -83,26 +120,35 @@ class ReaderSettings(Settings):
     validation: str | None = Field(default=None, description="Name of the validation split; null: cut from train.")
     test: str | None = Field(default=None, description="Name of the test split; null: cut from train.")
     image_key: str | None = Field(default=None, description="Column that holds the images (hfds, hfids, tfds, wds).")
-    label_key: str | None = Field(default=None, description="Column that holds the labels (hfds, hfids, tfds, wds).")
+    text_key: str | None = Field(default=None, description="Column of a table that holds the texts; null: `text`.")
+    label_key: str | None = Field(
+        default=None,
+        description="Column that holds the labels (hfds, hfids, tfds, wds; tables of texts, null: `label`).",
+    )
 
 
 class TaskSettings(Settings):
-    """One task: labelled images."""
+    """One task: labelled images or texts."""
 
     data: str = Field(
         description="A folder of class folders, `builtin/digits-low`, or a data set that timm opens: "
-        "`torch/..`, `hfds/..`, `hfids/..`, `tfds/..`, `wds/..`.",
+        "`torch/..`, `hfds/..`, `hfids/..`, `tfds/..`, `wds/..`. Texts: a table (.csv, .tsv, .jsonl) or a folder of "
+        ".txt files, one a class.",
         min_length=1,
     )
     limit: Whole | None = Field(
-        default=None, ge=1, description="Keep this many images over all splits, in proportion to classes; null for all."
+        default=None,
+        ge=1,
+        description="Keep this many samples over all splits, in proportion to classes; null for all.",
     )
     classes: tuple[str, ...] | None = Field(default=None, description="Use these classes alone; null for all.")
     split: tuple[Share, Share, Share] = Field(
         default=DEFAULT_SPLIT,
         description="Shares of train, validation and test where no folders give them; a missing one is cut from train.",
     )
-    reader: ReaderSettings = Field(default=ReaderSettings(), description="Options for data sets that timm opens.")
+    reader: ReaderSettings = Field(
+        default=ReaderSettings(), description="Options for data sets that timm opens, and for tables."
+    )
 
     @field_validator("classes", mode="after")
     @classmethod
@@ -255,7 +301,8 @@ class Project(Settings):
 
         Two projects with one hash may share a run directory: objective, search and budget may change between commands.
         """
-        parts = self.model_dump(mode="json", include={"backbone", "tasks", "seed"})
+        tasks = {name: dump_settled(task) for name, task in self.tasks.items()}
+        parts = {"backbone": dump_settled(self.backbone), "tasks": tasks, "seed": self.seed}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @classmethod

@@ -41,6 +41,8 @@ tasks:
 | `builtin/digits-rotated`, `-inverted`, `-transposed`, `-upside-down`, `-rolled` | all ten digits in other views |
 | `builtin/digits-pretrain` | all ten digits, images of their own: what a demo's backbone is pre-trained on |
 | `torch/cifar10`, `hfds/…`, `hfids/…`, `tfds/…`, `wds/…` | what `timm.data.create_dataset` opens; see `reader` |
+| `data/reviews.csv`, `.tsv`, `.jsonl` | texts: a table with the columns `text` and `label` (others: `reader`) |
+| `data/topics` | texts: a folder of `.txt` files, one a class, one text a line |
 
 `builtin/digits-pretrain` holds a third of scikit-learn's images and shares none with the others. The others are made
 from the remaining two thirds, so they share images with each other; with one `seed` and one `split` an image is on the
@@ -51,6 +53,29 @@ Images are turned upright, cut to their centre square, resized to `image_size` (
 run as bytes. Splits are made once with `seed`, stratified by class, and stored in the run; given split folders are
 respected, a missing one is cut from train. Test data are opened by validation alone, and the run records who opened
 them. Unreadable images stop a command with their names, unless `--skip-unreadable` leaves them out with a caveat.
+
+## Texts
+
+With `backbone.kind: transformers` every task is one of texts, and with a timm model none is:
+
+```yaml
+backbone: {kind: transformers, name: models/minilm, max_length: 32, frozen: [embeddings, encoder.layer.0]}
+tasks:
+  reviews: {data: data/reviews.csv}
+  topics: {data: data/topics}
+```
+
+`name` is a folder or a .zip with `config.json`, `tokenizer.json` and `model.safetensors` as `save_pretrained` writes them,
+`package/NAME` for an installed Python package that carries these files, or with `pretrained: true` a model of the hub.
+Nothing else of a model is read, no pickle is opened and no code beside it is run. The types are albert, bert, camembert,
+distilbert, electra, mpnet, roberta and xlm-roberta. Features are the mean of the last hidden states over a text's tokens.
+
+Texts are UTF-8. A table or a folder of class files may have `train`, `val` and `test` (as files or folders) above or
+beside it. Texts are tokenised once; longer ones than `max_length` tokens are cut, and a note says how many. A text that
+stands there twice counts once, one with two labels is left out, one that lies in two given splits stays in the later
+one (train, validation, test); notes say how many these were. A text is known by its content, so the order of lines
+changes no split. The run keeps tokens, not texts. Experts and merges carry the names of the transformers class:
+`model.safetensors` of a merge goes back beside the encoder's `config.json`.
 
 ## Fields
 """

@@ -16,6 +16,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+LATER_FIELDS = {"kind", "max_length", "text_key"}  # came after the first runs had been made
+
+
+def dump_settled(settings: BaseModel) -> dict[str, Any]:
+    """Plain values that hashes are taken of; fields younger than the first runs count only where they are set.
+
+    So a run that was made before a field existed is still known by its project.
+    """
+
+    def settled(model: BaseModel) -> dict[str, Any]:
+        plain = model.model_dump(mode="json")
+        for name, field in type(model).model_fields.items():
+            value = getattr(model, name)
+            if isinstance(value, BaseModel):
+                plain[name] = settled(value)
+            elif name in LATER_FIELDS and value == field.default:
+                del plain[name]
+        return plain
+
+    return settled(settings)
+
+
 def refuse_bool(value: Any) -> Any:
     """YAML's ``yes`` and ``on`` are no numbers."""
     if isinstance(value, bool):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.initialising import draft
+from advisor.initialising import DEFAULT_BACKBONE, draft
 from advisor.planned_cost import PlannedCost, plan_cost
 from advisor.project import Project
 from advisor.run_ids import slug
 from advisor.yaml_reading import parse_yaml
 from estimators.builtin_tasks import BUILTIN_TASKS
+from estimators.datasets import Catalogue
 from estimators.files import write_text
 from estimators.image_decoding import UnreadableImage
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from advisor.surveying import Survey
 
 THUMBNAIL = 96  # pixels
+EXCERPT = 160  # characters
 PROJECTS = "projects"  # folder beside the runs that drafted projects are saved in
 
 
@@ -35,6 +38,19 @@ class Sample:
 
     label: str
     png: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSample:
+    """One text of a task.
+
+    Attributes:
+        label: its class.
+        text: its beginning.
+    """
+
+    label: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +79,13 @@ def drafted(sources: Sequence[str], base: Path, changes: Mapping[str, Mapping[st
     """The text of a project over folders and built-in tasks.
 
     Args:
-        sources: folders of class folders, or ``builtin/...``.
+        sources: folders of class folders, ``builtin/...``, or texts.
         base: folder that the project file will lie in.
-        changes: section -> key -> value, over what the draft says.
+        changes: section -> key -> value, over what the draft says; of a text encoder, what belongs to images is left.
     """
     data = parse_yaml(draft(list(sources), base), "the drafted project")
+    if data["backbone"].get("kind") == "transformers":
+        changes = {**changes, "backbone": _for_encoder(changes.get("backbone", {}))}
     for section, values in changes.items():
         part = data.setdefault(section, {})
         part.update({key: value for key, value in values.items() if value is not None})
@@ -87,20 +105,46 @@ def look_over(text: str, base: Path, *, label: str = "the project") -> LookedOve
         return LookedOver(project=project, survey=None, planned=None, problem=" ".join(str(error).split()))
 
 
-def sample_images(project: Project, name: str, *, image_size: int, most: int = 8) -> tuple[Sample, ...]:
-    """Thumbnails of a task's images, one a class in turn; images that cannot be read are left out."""
+def _for_encoder(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What a form that was made for images says of a text encoder: its name, and where its weights come from."""
+    chosen = str(wanted.get("name") or DEFAULT_BACKBONE)
+    place = wanted.get("checkpoint") or (None if chosen == DEFAULT_BACKBONE else chosen)
+    is_local = wanted.get("checkpoint") is not None or wanted.get("pretrained") is False
+    return {"name": place, "pretrained": not is_local if place is not None else None}
+
+
+def sample_texts(project: Project, name: str, *, most: int = 8) -> tuple[TextSample, ...]:
+    """The beginnings of a task's texts, one a class in turn."""
     from advisor.task_sources import open_catalogue
 
-    catalogue = open_catalogue(project, name, image_size=image_size)
+    catalogue = open_catalogue(project, name)
+    return tuple(
+        TextSample(
+            label=catalogue.class_names[int(catalogue.labels[position])],
+            text=textwrap.shorten(catalogue.open_sample(position), EXCERPT, placeholder=" …"),
+        )
+        for position in _one_a_class(catalogue, most)
+    )
+
+
+def _one_a_class(catalogue: Catalogue, most: int) -> list[int]:
+    """Positions of some samples, one a class in turn."""
     by_class = [
         [k for k, label in enumerate(catalogue.labels) if label == c] for c in range(len(catalogue.class_names))
     ]
     rounds = -(-most // len(by_class))
-    order = [positions[turn] for turn in range(rounds) for positions in by_class if turn < len(positions)][:most]
+    return [positions[turn] for turn in range(rounds) for positions in by_class if turn < len(positions)][:most]
+
+
+def sample_images(project: Project, name: str, *, image_size: int | None, most: int = 8) -> tuple[Sample, ...]:
+    """Thumbnails of a task's images, one a class in turn; images that cannot be read are left out."""
+    from advisor.task_sources import open_catalogue
+
+    catalogue = open_catalogue(project, name, image_size=image_size)
     found = []
-    for position in order:
+    for position in _one_a_class(catalogue, most):
         try:
-            with catalogue.open_image(position) as image:
+            with catalogue.open_sample(position) as image:
                 small = image.convert("RGB")
                 small = small.resize((THUMBNAIL, max(1, round(THUMBNAIL * small.height / small.width))), resample=0)
                 buffer = io.BytesIO()

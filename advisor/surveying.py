@@ -1,4 +1,4 @@
-"""Look a project over without running it: data, splits, device, model.  Nothing is written, no image is decoded.
+"""Look a project over without running it: data, splits, device, model.  Nothing is written, no sample is decoded.
 
 This is what ``merge-advisor check`` and ``--dry-run`` rest on.
 """
@@ -12,7 +12,8 @@ from typing import Any
 from advisor.preparing import backbone_source, check_batches
 from advisor.project import Project
 from advisor.task_sources import open_catalogue
-from estimators.backbone_loading import resolve
+from estimators.backbone_kinds import described, resolve
+from estimators.backbone_loading import BackboneSource
 from estimators.checkpoints import read_checkpoint
 from estimators.cost import FORWARD_UNITS, full_fine_tune_units
 from estimators.devices import resolve_device
@@ -25,7 +26,7 @@ class TaskSurvey:
 
     Attributes:
         data: the source as the project names it.
-        classes: class -> images.
+        classes: class -> samples.
         train: training samples after the split.
         validation: validation samples.
         test: test samples.
@@ -47,7 +48,8 @@ class Survey:
     Attributes:
         tasks: task -> what its source holds.
         device: the device that would compute.
-        image_size: side of the square inputs, pixels.
+        inputs: what the backbone reads, in words.
+        image_size: side of the square inputs, pixels; ``None`` for texts.
         head_units: cost of fitting the heads, per-sample gradients.
         full_fine_tune: one full fine-tune of all tasks, per-sample gradients.
         budget_units: what everything before advice may cost.
@@ -56,7 +58,8 @@ class Survey:
 
     tasks: Mapping[str, TaskSurvey]
     device: str
-    image_size: int
+    inputs: str
+    image_size: int | None
     head_units: float
     full_fine_tune: float
     budget_units: float
@@ -64,7 +67,7 @@ class Survey:
 
 
 def survey(project: Project, *, device: str | None = None) -> Survey:
-    """Check everything that can be checked without decoding images or building the model.
+    """Check everything that can be checked without decoding samples or building the model.
 
     Raises:
         ValueError: as ``prepare`` would, for data, splits, batches, model name, checkpoint file and device.
@@ -72,11 +75,12 @@ def survey(project: Project, *, device: str | None = None) -> Survey:
     resolved_device = resolve_device(device or project.device)
     source, notes = resolve(backbone_source(project))
     said = list(notes)
-    if source.checkpoint is not None:
+    image_size = source.image_size if isinstance(source, BackboneSource) else None
+    if isinstance(source, BackboneSource) and source.checkpoint is not None:
         said += read_checkpoint(source.checkpoint).notes
     tasks: dict[str, TaskSurvey] = {}
     for name, settings in project.tasks.items():
-        catalogue = open_catalogue(project, name, image_size=int(source.image_size or 0))
+        catalogue = open_catalogue(project, name, image_size=image_size)
         try:
             cut = split_catalogue(catalogue, seed=project.seed, fractions=settings.split, limit=settings.limit)
         except ValueError as error:
@@ -95,7 +99,8 @@ def survey(project: Project, *, device: str | None = None) -> Survey:
     return Survey(
         tasks=tasks,
         device=str(resolved_device),
-        image_size=int(source.image_size or 0),
+        inputs=described(source),
+        image_size=image_size,
         head_units=FORWARD_UNITS * sum(task.train for task in tasks.values()),
         full_fine_tune=full,
         budget_units=budget_units(project),
@@ -125,6 +130,7 @@ def survey_json(found: Survey) -> dict[str, Any]:
             for name, task in found.tasks.items()
         },
         "device": found.device,
+        "inputs": found.inputs,
         "image_size": found.image_size,
         "head_units": found.head_units,
         "full_fine_tune": found.full_fine_tune,

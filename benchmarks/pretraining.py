@@ -54,7 +54,7 @@ def pretrain(source: BackboneSource, settings: Pretraining, out: Path) -> dict[s
     catalogue = folder_catalogue(settings.data, origin=settings.data.name)
     size, channels = source.image_size or 0, source.in_chans
     order = np.random.default_rng(settings.seed).permutation(len(catalogue))[: settings.images or None]
-    openers = [(catalogue.names[i], lambda i=i: catalogue.open_image(int(i))) for i in order]
+    openers = [(catalogue.names[i], lambda i=i: catalogue.open_sample(int(i))) for i in order]
     pixels, readable, _ = decode_many(openers, size=size, channels=channels)
     assert source.mean is not None
     assert source.std is not None

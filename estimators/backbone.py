@@ -1,8 +1,9 @@
 r"""The backbone as a function of one flat vector of parameters that may move.
 
 Everything in the theory speaks of x in R^P: x_0 (``initial``), experts, merges.  ``Backbone`` is the seam: a batch of
-whatever a task yields -> features [B, F], differentiable in x.  ``TorchBackbone`` serves any ``torch.nn.Module`` that
-returns features (every timm model with ``num_classes=0``).
+whatever a task yields -> features [B, F], differentiable in x.  ``TorchBackbone`` serves any ``torch.nn.Module``; what
+a batch looks like is its ``Reading``: images go in as they are and features come out (every timm model with
+``num_classes=0``), token ids are read by ``estimators.token_reading``.
 
 BatchNorm: the module stays in eval mode, so running statistics are those of x_0 in every fine-tune and merge;
 ``with_batch_statistics`` re-estimates them after merging where a user asks for it.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +37,27 @@ class Backbone(Protocol):
         ...
 
 
+class Reading(Protocol):
+    """How a module reads a batch, and which part of what it returns are the features."""
+
+    def arguments(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Keyword arguments of the module for a batch of rows [B, ...]."""
+        ...
+
+    def features(self, output: Any, inputs: Tensor) -> Tensor:
+        """Features [B, F] from what the module returned for that batch."""
+        ...
+
+
 class TorchBackbone:
     """A feature extractor ``module`` seen as a function of its movable parameters.
 
     Args:
-        module: maps a float batch [B, C, H, W] to features [B, F].
+        module: maps a float batch [B, C, H, W] to features [B, F], or what ``reading`` says.
         mean: per-channel mean subtracted after scaling uint8 inputs to [0, 1]; empty for none.
         std: per-channel standard deviation.
         frozen: parameter-name prefixes that must not move.
+        reading: how batches that are no images are read.
 
     Raises:
         ValueError: if nothing may move, or a prefix matches no parameter.
@@ -56,8 +70,10 @@ class TorchBackbone:
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
         frozen: Sequence[str] = (),
+        reading: Reading | None = None,
     ) -> None:
         self.module = module.eval()
+        self.reading = reading
         self.mean, self.std, self.frozen = tuple(mean), tuple(std), tuple(frozen)
         names = [name for name, _ in module.named_parameters()]
         for prefix in self.frozen:
@@ -135,9 +151,14 @@ class TorchBackbone:
 
     def features(self, parameters: Tensor, inputs: Tensor) -> Tensor:
         """Features [B, F] of a batch at weights ``parameters`` [P]."""
-        out = torch.func.functional_call(self.module, self.unflatten(parameters), (self.preprocess(inputs),))
+        named = self.unflatten(parameters)
+        if self.reading is None:
+            out: Tensor = torch.func.functional_call(self.module, named, (self.preprocess(inputs),))
+        else:
+            given = self.reading.arguments(inputs)
+            out = self.reading.features(torch.func.functional_call(self.module, named, (), given), inputs)
         self._feature_dim = int(out.shape[-1])
-        return out  # type: ignore[no-any-return]
+        return out
 
     def state_dict(self, parameters: Tensor) -> dict[str, Tensor]:
         """The module's whole state dict with ``parameters`` put in place, on the CPU."""
@@ -168,5 +189,12 @@ class TorchBackbone:
                 norm.momentum = None
                 norm.train()
             for batch in batches:
-                module(self.preprocess(batch))
-        return TorchBackbone(module, mean=self.mean, std=self.std, frozen=self.frozen)
+                if self.reading is None:
+                    module(self.preprocess(batch))
+                else:
+                    module(**self.reading.arguments(batch))
+        return self.around(module)
+
+    def around(self, module: nn.Module) -> TorchBackbone:
+        """The same backbone around another module of its kind."""
+        return TorchBackbone(module, mean=self.mean, std=self.std, frozen=self.frozen, reading=self.reading)

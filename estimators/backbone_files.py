@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,21 +10,18 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from estimators.backbone import TorchBackbone
-from estimators.backbone_loading import BackboneSource, build_module
+from estimators.backbone_kinds import Source, about, blank_inputs, build_around
 from estimators.files import read_json, sha256_bytes, write_bytes_atomic, write_json
 
 WEIGHTS_FILE = "backbone.safetensors"
 ABOUT_FILE = "backbone.json"
-SCHEMA = 1
 
 
 class DamagedBackbone(ValueError):
     """Stored weights that are missing, truncated or not those that the run wrote down."""
 
 
-def store_backbone(
-    run: Path, source: BackboneSource, backbone: TorchBackbone, notes: tuple[str, ...], *, basis: str
-) -> None:
+def store_backbone(run: Path, source: Source, backbone: TorchBackbone, notes: tuple[str, ...], *, basis: str) -> None:
     """Write x_0 and how it was built; ``backbone.json`` comes last and vouches for the weights.
 
     ``basis`` names the settings that the weights were built from.
@@ -36,7 +32,7 @@ def store_backbone(
 
 
 def load_backbone(
-    run: Path, source: BackboneSource, *, basis: str, device: torch.device | str = "cpu"
+    run: Path, source: Source, *, basis: str, device: torch.device | str = "cpu"
 ) -> tuple[TorchBackbone, tuple[str, ...]] | None:
     """x_0 as the run holds it, and its notes; ``None`` where the run holds none yet.
 
@@ -54,30 +50,13 @@ def load_backbone(
             raise DamagedBackbone(f"path={str(run / ABOUT_FILE)!r} was made from other settings")
         if {key: stored[key] for key in about(source)} != about(source):
             raise DamagedBackbone(f"path={str(run / ABOUT_FILE)!r} describes another model")
-        module = build_module(source, pretrained=False)
-        module.load_state_dict(load_tensors(data), strict=True)
+        backbone = build_around(source, load_tensors(data))
         notes = tuple(str(note) for note in stored["notes"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, DamagedBackbone):
             raise
         raise DamagedBackbone(f"path={str(run / ABOUT_FILE)!r} cannot be read back ({type(error).__name__})") from None
-    backbone = TorchBackbone(module, mean=source.mean or (), std=source.std or (), frozen=source.frozen)
     backbone.to(device)
     with torch.no_grad():  # fixes feature_dim
-        size = source.image_size or 0
-        shape = (2, source.in_chans, size, size)
-        backbone.features(backbone.initial, torch.zeros(shape, dtype=torch.uint8, device=backbone.device))
+        backbone.features(backbone.initial, blank_inputs(source, 2, device=backbone.device))
     return backbone, notes
-
-
-def about(source: BackboneSource) -> dict[str, Any]:
-    """What fixes the model around the weights, as JSON keeps it."""
-    return {
-        "schema": SCHEMA,
-        "name": source.name,
-        "in_chans": source.in_chans,
-        "image_size": source.image_size,
-        "mean": None if source.mean is None else list(source.mean),
-        "std": None if source.std is None else list(source.std),
-        "frozen": list(source.frozen),
-    }

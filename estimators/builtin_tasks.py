@@ -114,6 +114,6 @@ def builtin_catalogue(data: str) -> Catalogue:
         labels=np.searchsorted(np.array(task.digits), digits[indices]).astype(np.int64),
         class_names=tuple(str(digit) for digit in task.digits),
         sides=tuple("" for _ in indices),
-        open_image=open_image,
+        open_sample=open_image,
         pool=f"builtin/{task.pool}",
     )

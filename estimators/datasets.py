@@ -1,9 +1,10 @@
-"""Where labelled images come from: one catalogue for folders, built-in digits and everything timm can open.
+"""Where labelled samples come from: one catalogue for images and texts, whatever they lie in.
 
     data/flowers                 class folders, with or without train/ validation/ test/ (``estimators.image_folders``)
     builtin/digits-low           handwritten digits shipped with scikit-learn (``estimators.builtin_tasks``)
     torch/.. hfds/.. hfids/..    ``timm.data.create_dataset`` (``estimators.timm_datasets``)
     tfds/.. wds/..
+    data/reviews.csv, data/topics  texts with labels: tables and class files (``estimators.text_files``)
 
 A catalogue lists samples before anything is decoded: names, labels, classes and the split that a folder already gives.
 """
@@ -14,20 +15,20 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 Side = Literal["train", "validation", "test", ""]
 SIDES: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+Kind = Literal["images", "texts"]
 TIMM_PREFIXES = ("torch", "hfds", "hfids", "tfds", "wds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Catalogue:
-    """Labelled images, listed and not yet decoded.
+    """Labelled images or texts, listed and not yet decoded.
 
     Attributes:
         origin: the source as the project names it, e.g. ``data/flowers``.
@@ -35,7 +36,8 @@ class Catalogue:
         labels: int64 [n], class indices.
         class_names: names of the C classes.
         sides: the split each sample was given by its folder; ``""`` where the source leaves it open.
-        open_image: position -> opened image; raises ``UnreadableImage``.
+        open_sample: position -> opened image (raises ``UnreadableImage``), or text.
+        kind: what the samples are.
         pool: names the set of samples that ``names`` count in, where several sources share one; ``origin`` if empty.
         notes: what the reader should know (ignored files, adapted names).
     """
@@ -45,7 +47,8 @@ class Catalogue:
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     sides: tuple[Side, ...]
-    open_image: Callable[[int], Image.Image]
+    open_sample: Callable[[int], Any]
+    kind: Kind = "images"
     pool: str = ""
     notes: tuple[str, ...] = field(default=())
 
@@ -57,11 +60,11 @@ class Catalogue:
                 f"{len(self.sides)} sides; they must agree"
             )
         if not self.names:
-            raise ValueError(f"data={self.origin!r} holds no image; check the path and what lies there")
+            raise ValueError(f"data={self.origin!r} holds no {self.kind[:-1]}; check the path and what lies there")
         if len(self.class_names) < 2:
             raise ValueError(
                 f"data={self.origin!r} has one class only ({', '.join(self.class_names)}); a task needs at least two "
-                "classes: add a folder a class"
+                f"classes: add {'a folder a class' if self.kind == 'images' else 'texts with another label'}"
             )
         if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
             raise ValueError(
@@ -96,7 +99,7 @@ class Catalogue:
             labels=new_label[self.labels[kept]],
             class_names=tuple(classes),
             sides=tuple(self.sides[i] for i in kept),
-            open_image=lambda position: self.open_image(int(kept[position])),
+            open_sample=lambda position: self.open_sample(int(kept[position])),
         )
 
 

@@ -28,6 +28,7 @@ from estimators.tasks import LinearHead, Task
 STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 4))  # C, inverse regularisation on standardised features
 FOLDS = 5
 MAX_ITERATIONS = 1000
+DEAD = 1e-6  # of its own mean or of the liveliest feature's deviation: a feature that varies less is constant
 CHUNK = 256  # samples a forward pass
 
 FloatArray = NDArray[np.float64]
@@ -79,13 +80,14 @@ def fit_head(backbone: Backbone, task: Task, *, seed: int, meter: CostMeter) -> 
             f"features of task {task.name!r} are not finite at x_0; check backbone.normalisation and the checkpoint"
         )
     mean, std = features.mean(axis=0), features.std(axis=0)
-    varies = std > 1e-6 * (np.abs(mean) + 1e-12)
+    # a unit that pre-training switched off is noise of 1e-9: standardised, its weight would be 1e9 and so the curvature
+    varies = std > DEAD * np.maximum(np.abs(mean), max(float(std.max()), DEAD**2))
     if not varies.any():
         raise ConstantFeatures(
             f"features of task {task.name!r} are the same for all {len(features)} training samples; a head cannot "
-            "learn from them: check the images, backbone.normalisation and the checkpoint"
+            "learn from them: check the samples, the normalisation and the checkpoint"
         )
-    scale = np.where(varies, std, np.inf)  # a constant feature gets weight 0
+    scale = np.where(varies, std, np.inf)  # such a feature gets weight 0
     labels = task.train.labels.cpu().numpy()
     fit = _cross_validated((features - mean) / scale, labels, task, seed)
     weight = fit.weight / scale

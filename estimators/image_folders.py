@@ -67,7 +67,7 @@ def folder_catalogue(folder: Path, *, origin: str | None = None) -> Catalogue:
         labels=np.array(labels, dtype=np.int64),
         class_names=classes,
         sides=tuple(split),
-        open_image=opener,
+        open_sample=opener,
         notes=notes if other_files else (),
     )
 

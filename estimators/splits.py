@@ -1,9 +1,9 @@
 """Train, validation and test of each task: made once, stored in the run, never mixed.
 
 Every class is permuted with a generator seeded by (seed, the names of its samples) and cut by the fractions; so two
-tasks that hold the same images of a class put each image on the same side.  A split that the source gives is respected,
-a missing one is cut from train.  The samples of a split are stored in a fixed random order: the first n of train are
-the n that ``num_samples=n`` uses.
+tasks that hold the same samples of a class put each of them on the same side.  A split that the source gives is
+respected, a missing one is cut from train.  The samples of a split are stored in a fixed random order: the first n of
+train are the n that ``num_samples=n`` uses.
 
 A ``Task`` holds train and validation alone.  Test data come out of a run through ``open_test`` only, which writes down
 who opened them (``test_openings.jsonl``); a test of the project walks the sources and allows that call in validation
@@ -125,7 +125,7 @@ def data_path(run: Path, task: str, side: str) -> Path:
     return run / "data" / f"{task}-{side}.safetensors"
 
 
-def store_split(run: Path, task: str, side: str, inputs: NDArray[np.uint8], labels: Indices) -> str:
+def store_split(run: Path, task: str, side: str, inputs: NDArray[Any], labels: Indices) -> str:
     """Write the samples of a split; returns the SHA-256 of the file."""
     data = save_tensors({"inputs": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)})
     write_bytes_atomic(data_path(run, task, side), data)
@@ -226,8 +226,9 @@ def _shuffled(members: Indices, catalogue: Catalogue, seed: int) -> Indices:
 def _cut(members: Indices, shares: Sequence[float], catalogue: Catalogue, class_name: str) -> list[Indices]:
     if len(members) < len(shares):
         raise ValueError(
-            f"data={catalogue.origin!r}: class {class_name!r} has {len(members)} images to cut into {len(shares)} "
-            f"splits; it needs at least {len(shares)}: add images or leave the class out with `classes`"
+            f"data={catalogue.origin!r}: class {class_name!r} has {len(members)} {catalogue.kind} to cut into "
+            f"{len(shares)} splits; it needs at least {len(shares)}: add {catalogue.kind} or leave the class out with "
+            "`classes`"
         )
     weights = np.array(shares) / sum(shares)
     sizes = [max(1, round(len(members) * float(weight))) for weight in weights[1:]]
@@ -241,15 +242,15 @@ def _refuse_absent_classes(cells: dict[tuple[str, int], Indices], catalogue: Cat
         if len(members) == 0:
             raise ValueError(
                 f"data={catalogue.origin!r}: class {catalogue.class_names[label]!r} is absent from the {side} split; "
-                "add images of it there or leave the class out with `classes`"
+                f"add {catalogue.kind} of it there or leave the class out with `classes`"
             )
 
 
 def _limited(cells: dict[tuple[str, int], Indices], limit: int, catalogue: Catalogue) -> dict[tuple[str, int], Indices]:
     if limit < len(cells):
         raise ValueError(
-            f"limit={limit} is below {len(cells)}, one image for each of {len(catalogue.class_names)} classes in each "
-            f"of 3 splits of data={catalogue.origin!r}; raise it"
+            f"limit={limit} is below {len(cells)}, one {catalogue.kind[:-1]} for each of {len(catalogue.class_names)} "
+            f"classes in each of 3 splits of data={catalogue.origin!r}; raise it"
         )
     sizes = apportion([len(members) for members in cells.values()], limit)
     return {key: members[:size] for (key, members), size in zip(cells.items(), sizes, strict=True)}

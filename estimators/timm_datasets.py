@@ -82,7 +82,7 @@ def timm_catalogue(data: str, options: ReaderOptions, *, image_size: int, limit:
         labels=array,
         class_names=classes or tuple(str(label) for label in range(int(array.max()) + 1)),
         sides=tuple(sides),
-        open_image=lambda position: openers[position](),
+        open_sample=lambda position: openers[position](),
         notes=(f"data={data!r}: only the first {limit} samples of the stream were read",) if cut else (),
     )
 

@@ -17,6 +17,7 @@ from advisor.setting_up import (
     drafted,
     look_over,
     sample_images,
+    sample_texts,
     save_project,
 )
 from advisor.watching import watch
@@ -107,12 +108,15 @@ def from_form() -> Draft | None:
         with left:
             name = st.text_input("Name of the project", value="project", max_chars=48)
             folders = st.text_area(
-                "Folders of images on this machine, one a line",
+                "Folders of images, or texts, on this machine, one a line",
                 placeholder="/data/flowers\n/data/birds",
             )
-            st.caption("A folder of class folders is a task; a folder of such folders is several.")
+            st.caption(
+                "A folder of class folders is a task; a folder of such folders is several. A table of texts "
+                "(.csv, .tsv, .jsonl) or a folder of .txt files is a task of texts."
+            )
             builtin = st.multiselect("Built-in tasks", list(choices), format_func=lambda key: f"{key}: {choices[key]}")
-            backbone = st.text_input("Backbone (a timm model)", value="resnet18")
+            backbone = st.text_input("Backbone (a timm model, or for texts an encoder)", value="resnet18")
             weights = st.radio("Pretrained weights", list(WEIGHTS), format_func=WEIGHTS.__getitem__)
             checkpoint = st.text_input("File of the weights on this machine", placeholder="base.safetensors")
         with right:
@@ -187,18 +191,21 @@ def show_survey(found: LookedOver) -> None:
     assert found.project is not None
     survey = found.survey
     st.subheader("What is there", anchor=False)
-    say(f"Device {survey.device}, images of {survey.image_size} × {survey.image_size} pixels.")
+    say(f"Device {survey.device}, {survey.inputs.replace(' x ', ' × ')}.")
     rows = tuple(
         (n, t.data, str(len(t.classes)), str(t.train), str(t.validation), str(t.test), ", ".join(t.given) or "cut here")
         for n, t in survey.tasks.items()
     )
-    head = ("task", "data", "classes", "train images", "validation images", "test images", "splits")
+    head = ("task", "data", "classes", "train samples", "validation samples", "test samples", "splits")
     table(Table(title="Tasks", head=head, rows=rows))
     for name, task in survey.tasks.items():
         with st.expander(f"{md(name)}: classes and samples"):
             counts = [f"{label} ({count})" for label, count in list(task.classes.items())[:SHOWN_CLASSES]]
             more = len(task.classes) - len(counts)
-            say("Images a class: " + ", ".join(counts) + (f" and {more} more" if more > 0 else ""))
+            say("Samples a class: " + ", ".join(counts) + (f" and {more} more" if more > 0 else ""))
+            if survey.image_size is None:
+                bullets([f"{sample.label}: {sample.text}" for sample in sample_texts(found.project, name)])
+                continue
             samples = sample_images(found.project, name, image_size=survey.image_size)
             st.image(
                 [sample.png for sample in samples],

@@ -74,8 +74,9 @@ def test_visitor_goes_from_image_folders_to_merged_weights(browser: Any, tmp_pat
 
 def set_up(page: Any, folder: Path) -> None:
     """Draft, check and start a project."""
-    page.get_by_label("Folders of images on this machine, one a line", exact=True).fill(str(folder / "images"))
-    page.get_by_label("Backbone (a timm model)").fill("test_resnet")
+    sources = page.get_by_label("Folders of images, or texts, on this machine, one a line", exact=True)
+    sources.fill(str(folder / "images"))
+    page.get_by_label("Backbone (a timm model, or for texts an encoder)").fill("test_resnet")
     page.get_by_text("none: a random start, to try things").click()
     page.get_by_text("grey", exact=True).click()
     for label, value in {

@@ -42,7 +42,7 @@ def test_labels_and_pixels_are_those_of_scikit_learn(data: str) -> None:
     for position in (0, len(catalogue) // 2, len(catalogue) - 1):
         index = int(catalogue.names[position].removeprefix("digit-"))
         assert catalogue.class_names[catalogue.labels[position]] == str(digits.target[index])
-        pixels = decode(catalogue.open_image(position), size=8, channels=1)[0]
+        pixels = decode(catalogue.open_sample(position), size=8, channels=1)[0]
         expected = view(np.rint(digits.images[index] * 255 / 16).astype(np.uint8))
         assert (pixels == expected).all()
 

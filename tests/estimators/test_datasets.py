@@ -12,7 +12,7 @@ def catalogue(labels: list[int], classes: tuple[str, ...] = ("a", "b", "c"), sid
         labels=np.array(labels, dtype=np.int64),
         class_names=classes,
         sides=sides or tuple("" for _ in labels),
-        open_image=lambda i: Image.new("L", (1, 1), i),
+        open_sample=lambda i: Image.new("L", (1, 1), i),
     )
 
 
@@ -21,7 +21,7 @@ def test_a_choice_of_classes_relabels_in_the_order_given() -> None:
     assert chosen.class_names == ("c", "a")
     assert chosen.names == ("000", "002", "003", "004")
     assert chosen.labels.tolist() == [1, 0, 1, 0]
-    assert chosen.open_image(1).getpixel((0, 0)) == 2
+    assert chosen.open_sample(1).getpixel((0, 0)) == 2
     assert chosen.counts() == {"c": 2, "a": 2}
 
 

@@ -14,7 +14,7 @@ def test_class_folders_become_a_catalogue(tmp_path: Path) -> None:
     assert found.counts() == {"rose": 3, "tulip": 2}
     assert set(found.sides) == {""}
     assert found.names[0] == "rose/000.png"
-    with found.open_image(4) as image:
+    with found.open_sample(4) as image:
         assert image.size == (28, 24)
 
 

@@ -36,7 +36,7 @@ def catalogue(counts: list[int], side: Side | None = None, prefix: str = "") -> 
         labels=labels,
         class_names=tuple(str(label) for label in range(len(counts))),
         sides=tuple((side or "") for _ in labels),
-        open_image=lambda _: Image.new("L", (2, 2)),
+        open_sample=lambda _: Image.new("L", (2, 2)),
     )
 
 
@@ -53,7 +53,7 @@ def with_sides(counts: dict[Side, list[int]]) -> Catalogue:
         labels=np.array(labels, dtype=np.int64),
         class_names=tuple(str(i) for i in range(len(next(iter(counts.values()))))),
         sides=tuple(sides),
-        open_image=lambda _: Image.new("L", (2, 2)),
+        open_sample=lambda _: Image.new("L", (2, 2)),
     )
 
 

@@ -11,9 +11,10 @@ from estimators.builtin_tasks import builtin_catalogue
 from estimators.datasets import Catalogue
 from estimators.files import StorageFailed
 from estimators.image_folders import folder_catalogue
+from estimators.sample_forms import PixelForm
 from estimators.splits import read_records, split_catalogue
 from estimators.stored_tasks import (
-    UnreadableImages,
+    UnreadableSamples,
     load_task,
     record_notes,
     refuse_too_large,
@@ -26,7 +27,7 @@ from tests.estimators.image_files import write_classes
 
 def store(run: Path, catalogue: Catalogue, *, name: str = "a", allow: bool = False) -> dict[str, object]:
     indices = split_catalogue(catalogue, seed=0)
-    return store_task(run, name, catalogue, indices, image_size=8, channels=1, allow_unreadable=allow)
+    return store_task(run, name, catalogue, indices, form=PixelForm(image_size=8, channels=1), allow_unreadable=allow)
 
 
 def test_a_task_comes_back_from_the_run_as_it_was_stored(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def flowers_with_damage(folder: Path, damaged: int) -> Catalogue:
 
 def test_unreadable_images_stop_by_default_named_and_counted(tmp_path: Path) -> None:
     catalogue = flowers_with_damage(tmp_path / "flowers", 2)
-    with pytest.raises(UnreadableImages, match=r"2 of 20 images cannot be read: rose/00.*--skip-unreadable") as caught:
+    with pytest.raises(UnreadableSamples, match=r"2 of 20 images cannot be read: rose/00.*--skip-unreadable") as caught:
         store(tmp_path / "run", catalogue)
     assert "rose/001.png" in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -87,7 +88,7 @@ def test_shared_images_are_counted(tmp_path: Path) -> None:
     (note,) = shared_samples(records)
     low, even = (builtin_catalogue(f"builtin/digits-{name}") for name in ("low", "even"))
     assert f"'low' and 'even' share {len(set(low.names) & set(even.names))} images, 'high' and 'even' share" in note
-    assert "none is a test image of one and not of the other" in note
+    assert "none is in the test split of one and not of the other" in note
     assert "pretrain" not in note  # the pre-training digits come from another pool
 
 
@@ -96,7 +97,7 @@ def test_an_image_that_one_task_trains_on_and_another_tests_on_is_told(tmp_path:
     for name, fractions in (("rotated", (0.7, 0.15, 0.15)), ("inverted", (0.4, 0.2, 0.4))):
         catalogue = builtin_catalogue(f"builtin/digits-{name}")
         indices = split_catalogue(catalogue, seed=0, fractions=fractions)
-        records[name] = store_task(tmp_path, name, catalogue, indices, image_size=8, channels=1)
+        records[name] = store_task(tmp_path, name, catalogue, indices, form=PixelForm(image_size=8, channels=1))
     (note,) = shared_samples(records)
     sides = [{n: side for side, names in record["samples"].items() for n in names} for record in records.values()]
     crossed = sum((sides[0][n] == "test") != (sides[1][n] == "test") for n in sides[0])
@@ -112,7 +113,7 @@ def test_samples_beyond_memory_or_disk_are_refused_before_decoding(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     catalogue = builtin_catalogue("builtin/digits-low")
-    broken = dataclasses.replace(catalogue, open_image=lambda _: pytest.fail("an image was decoded"))
+    broken = dataclasses.replace(catalogue, open_sample=lambda _: pytest.fail("an image was decoded"))
     with pytest.raises(StorageFailed, match="0 MiB free, task 'a' needs"):
         store(tmp_path / "new" / "run", broken)
     assert not (tmp_path / "new").exists()

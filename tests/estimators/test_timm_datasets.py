@@ -23,7 +23,7 @@ def test_torchvisions_folders_are_read_through_timms_own_code(tmp_path: Path) ->
     assert [found.sides.count(side) for side in ("train", "validation")] == [7, 4]
     twin = folder_catalogue(tmp_path)
     for position in (0, 6, 10):
-        with found.open_image(position) as ours, twin.open_image(position) as theirs:
+        with found.open_sample(position) as ours, twin.open_sample(position) as theirs:
             assert (decode(ours, size=8, channels=3) == decode(theirs, size=8, channels=3)).all()
 
 
@@ -98,8 +98,8 @@ def test_an_unreadable_sample_is_named_and_not_replaced_by_its_neighbour(
     fake(monkeypatch, dataset)
     found = timm_catalogue("hfds/x", ReaderOptions(root=tmp_path), image_size=8)
     with pytest.raises(UnreadableImage, match="Failed to load 1 consecutive samples"):
-        found.open_image(2)
-    assert found.open_image(3).getpixel((0, 0)) == (3, 0, 0)
+        found.open_sample(2)
+    assert found.open_sample(3).getpixel((0, 0)) == (3, 0, 0)
 
 
 def test_streams_are_read_up_to_the_limit_and_kept_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_streams_are_read_up_to_the_limit_and_kept_small(monkeypatch: pytest.Mon
     found = timm_catalogue("tfds/x", ReaderOptions(root=tmp_path), image_size=3, limit=10)
     assert len(found) == 10
     assert stream.read == 11
-    assert found.open_image(7).size == (3, 3)
-    assert found.open_image(7).getpixel((1, 1)) == (7, 7, 7)
+    assert found.open_sample(7).size == (3, 3)
+    assert found.open_sample(7).getpixel((1, 1)) == (7, 7, 7)
     assert found.notes == ("data='tfds/x': only the first 10 samples of the stream were read",)
 
 

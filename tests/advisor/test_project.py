@@ -33,7 +33,7 @@ BAD = [
     ({"tasks.flowers.dta": "x"}, r"tasks.flowers.dta is no key of tasks.flowers; did you mean 'data'\?"),
     ({"tasks.flowers.reader": {"imgkey": "x"}}, r"tasks.flowers.reader.imgkey is no key.*did you mean 'image_key'\?"),
     ({"search.coefficients.rnge": [0, 1]}, r"search.coefficients.rnge is no key.*did you mean 'range'\?"),
-    ({"backbone.zzzzqqq": 1}, r"backbone.zzzzqqq is no key of backbone; the keys are name, pretrained"),
+    ({"backbone.zzzzqqq": 1}, r"backbone.zzzzqqq is no key of backbone; the keys are name, kind, pretrained"),
     ({"search.batch_size": [128, 8]}, r"search.batch_size=\[128, 8\] is inverted.*swap"),
     ({"search.batch_size": []}, r"search.batch_size=\[\] must be a range of two numbers.*write both ends"),
     ({"search.batch_size": [0, 8]}, r"search.batch_size=\[0, 8\] must be positive at both ends"),

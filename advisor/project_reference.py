@@ -65,10 +65,11 @@ tasks:
   topics: {data: data/topics}
 ```
 
-`name` is a folder or a .zip with `config.json`, `tokenizer.json` and `model.safetensors` as `save_pretrained` writes them,
-`package/NAME` for an installed Python package that carries these files, or with `pretrained: true` a model of the hub.
-Nothing else of a model is read, no pickle is opened and no code beside it is run. The types are albert, bert, camembert,
-distilbert, electra, mpnet, roberta and xlm-roberta. Features are the mean of the last hidden states over a text's tokens.
+`name` is a folder or a .zip with `config.json`, `tokenizer.json` and `model.safetensors` as `save_pretrained` writes
+them, `package/NAME` for an installed Python package that carries these files, or with `pretrained: true` a model of the
+hub. Nothing else of a model is read, no pickle is opened and no code beside it is run. The types are albert, bert,
+camembert, distilbert, electra, mpnet, roberta and xlm-roberta. Features are the mean of the last hidden states over a
+text's tokens.
 
 Texts are UTF-8. A table or a folder of class files may have `train`, `val` and `test` (as files or folders) above or
 beside it. Texts are tokenised once; longer ones than `max_length` tokens are cut, and a note says how many. A text that

@@ -50,7 +50,7 @@ TASKS = {
     "world": ("science", "politics", "work"),
     "spanish": ("es/refranes.fortunes", "es/sabiduria.fortunes", "es/sentimientos.fortunes"),
 }
-LIMIT = 900  # texts a task; the collections hold 573 to 4 995
+LIMIT = 2000  # texts a task; the collections hold 573 to 4 995
 LEAST_CHARACTERS = 20
 RESULT = Path(__file__).parent / "results" / "claims" / "text.json"
 
@@ -100,14 +100,14 @@ PROJECT: dict[str, Any] = {
         "max_length": 20,
         "frozen": ["embeddings", *(f"encoder.layer.{layer}" for layer in range(4))],
     },
-    "tasks": {name: {"data": f"{name}.jsonl", "limit": LIMIT, "split": [0.5, 0.2, 0.3]} for name in TASKS},
+    "tasks": {name: {"data": f"{name}.jsonl", "limit": LIMIT, "split": [0.7, 0.12, 0.18]} for name in TASKS},
     "search": {
         "learning_rate": {"adamw": [3.0e-6, 3.0e-4]},
         "batch_size": [8, 16],
         "steps": [8, 40],
         "schedule": ["constant", "warmup_cosine"],
     },
-    "budget": {"probe_share": 1.0, "probes": 4},
+    "budget": {"probe_share": 1.25, "probes": 4},
     "device": "cpu",
 }
 

@@ -36,7 +36,9 @@ from advisor.baselines import Contender, merge_defaults
 from advisor.experts import expert_seed
 from advisor.project import load_project
 from advisor.validation import measure_models, open_tests
+from benchmarks.claim_curves import Line, Panel, Shown
 from benchmarks.claim_parts import Claim, Part
+from benchmarks.claim_verdicts import ClaimVerdict, judge_claim
 from estimators.checkpoints import read_checkpoint
 from estimators.files import write_json, write_text
 from estimators.recipe import Recipe
@@ -220,6 +222,58 @@ def statistics(table: Mapping[str, Any]) -> dict[str, dict[tuple[str, int], floa
     return found
 
 
+def read_table(path: Path = RESULT) -> dict[str, Any] | None:
+    """The stored table, where there is one."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def verdict(table: Mapping[str, Any]) -> ClaimVerdict:
+    """The claim by its thresholds."""
+    by_part = statistics(table)
+    units = by_part[CLAIM.parts[0].key]
+    return judge_claim(CLAIM, {unit: {key: values[unit] for key, values in by_part.items()} for unit in units})
+
+
+def shown(table: Mapping[str, Any]) -> Shown:
+    """Test risks of every seed, beside the prediction."""
+    seeds = sorted(table["seeds"].values(), key=lambda stored: int(stored["seed"]))
+    places = [float(stored["seed"]) for stored in seeds]
+    names = {"pretrained": "x₀", "average: BERT": "default, averaged", "plan": "plan"}
+    lines = [
+        Line(label=label, x=places, y=[stored["goals"][name] for stored in seeds], style=f"method-{number}")
+        for number, (name, label) in enumerate(names.items())
+    ]
+    predicted = [stored["predicted"] for stored in seeds]
+    band = {end: [value[end] for value in predicted] for end in ("low", "high")}
+    lines.append(Line(label="plan, predicted", x=places, y=[p["value"] for p in predicted], style="predicted", **band))
+    panel = Panel(
+        title="mean risk over the tasks",
+        x_label="seed",
+        y_label="nats",
+        lines=lines,
+        x_scale="linear",
+        y_scale="linear",
+    )
+    return Shown(
+        panels=(panel,),
+        head=("seed", "advice", "learning rate, batch, steps", "x₀", "default", "plan", "predicted [90 %]", "cost"),
+        rows=[_row(stored) for stored in seeds],
+    )
+
+
+def _row(stored: Mapping[str, Any]) -> list[str]:
+    goals, predicted = stored["goals"], stored["predicted"]
+    recipe = next(iter(stored["plan"]["recipes"].values()))
+    return [
+        str(stored["seed"]),
+        str(stored["status"]),
+        f"{recipe['learning_rate']:.2g}, {recipe['batch_size']}, {recipe['steps']}",
+        *(f"{goals[name]:.4f}" for name in ("pretrained", "average: BERT", "plan")),
+        f"{predicted['value']:.4f} [{predicted['low']:.3f}, {predicted['high']:.3f}]",
+        f"{sum(stored['costs'].values()):,.0f}",
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the statistics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,8 +281,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     wanted = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    for key, values in statistics(measure(wanted.work, wanted.seeds)).items():
-        print(key, {seed: round(value, 4) for (_, seed), value in values.items()})
+    found = verdict(measure(wanted.work, wanted.seeds))
+    for part in found.parts:
+        print(part.part.key, part.outcome, {seed: round(value, 4) for (_, seed), value in part.values.items()})
+    print(f"{CLAIM.title}: {found.outcome}; prediction {found.prediction}")
 
 
 if __name__ == "__main__":

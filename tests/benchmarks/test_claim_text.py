@@ -7,7 +7,19 @@ import yaml
 
 from advisor.project import Project
 from benchmarks import claim_text
-from benchmarks.claim_text import CLAIM, PROJECT, TASKS, default_recipe, fortunes, measure, statistics, write_tasks
+from benchmarks.claim_text import (
+    CLAIM,
+    PROJECT,
+    TASKS,
+    default_recipe,
+    fortunes,
+    measure,
+    read_table,
+    shown,
+    statistics,
+    verdict,
+    write_tasks,
+)
 from estimators.text_files import text_catalogue
 
 AGAIN = "Another saying, long enough."
@@ -20,6 +32,8 @@ def stored(seed: int, *, status: str = "advise", plan: float = 0.5, high: float 
         "status": status,
         "goals": {"plan": plan, "pretrained": 1.0, "average: BERT": 0.8},
         "predicted": {"value": 0.55, "low": 0.45, "high": high},
+        "plan": {"recipes": {"a": {"learning_rate": 1e-4, "batch_size": 8, "steps": 40}}},
+        "costs": {"probes": 100.0, "experts": 20.0},
     }
 
 
@@ -51,6 +65,34 @@ def test_statistics_are_those_of_the_claim_by_hand() -> None:
     assert found["default"]["MiniLM", 0] == pytest.approx(math.log(0.5 / 0.8))
     assert found["predicted"]["MiniLM", 0] == pytest.approx(math.log(0.55 / 0.5))
     assert found["interval"] == {("MiniLM", 0): 1.0, ("MiniLM", 1): 0.0}
+
+
+def test_the_verdict_is_that_of_the_shared_rules() -> None:
+    seeds = {str(seed): stored(seed, plan=plan) for seed, plan in enumerate((0.5, 0.52, 0.54))}
+    found = verdict({"seeds": seeds})
+    assert {part.part.key: part.outcome for part in found.parts} == dict.fromkeys(
+        ("gain", "default", "predicted", "interval"), "holds"
+    )
+    worse = {key: value | {"goals": value["goals"] | {"plan": 1.1 + int(key) / 50}} for key, value in seeds.items()}
+    assert verdict({"seeds": worse}).outcome == "does not hold"
+    assert verdict({"seeds": dict(list(seeds.items())[:2])}).outcome == "not decidable"
+
+
+def test_the_page_shows_every_seed(tmp_path: Path) -> None:
+    found = shown({"seeds": {str(seed): stored(seed) for seed in (1, 0)}})
+    assert [row[0] for row in found.rows] == ["0", "1"]
+    assert found.rows[0][1:] == [
+        "advise",
+        "0.0001, 8, 40",
+        "1.0000",
+        "0.8000",
+        "0.5000",
+        "0.5500 [0.450, 0.600]",
+        "120",
+    ]
+    assert len(found.head) == len(found.rows[0])
+    assert [list(line.y) for line in found.panels[0].lines[:3]] == [[1.0, 1.0], [0.8, 0.8], [0.5, 0.5]]
+    assert read_table(tmp_path / "absent.json") is None
 
 
 def test_who_is_told_not_to_merge_keeps_the_pretrained_encoder() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from estimators.datasets import shortened
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 NEEDED = (CONFIG, TOKENIZER, WEIGHTS)
 PACKAGE_PREFIX = "package/"
+LARGEST = {CONFIG: 2**20, TOKENIZER: 2**28}  # bytes; weights may take half of the memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +45,26 @@ class EncoderFiles:
         """Content of one of the files."""
         try:
             if self.place.is_dir():
+                self._refuse_large(name, (self.place / name).stat().st_size)
                 return (self.place / name).read_bytes()
-            with zipfile.ZipFile(self.place) as archive:
+            with zipfile.ZipFile(self.place) as archive:  # which gives no more bytes than are declared here
+                self._refuse_large(name, archive.getinfo(self.inside + name).file_size)
                 return archive.read(self.inside + name)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"backbone={self.label!r}: {name} cannot be read ({error})") from None
+
+    def _refuse_large(self, name: str, size: int) -> None:
+        most = LARGEST.get(name, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+        if size > most:
+            raise ValueError(
+                f"backbone={self.label!r}: {name} has {size:,} bytes, at most {most:,} are read; is it the right file?"
+            )
 
     def config(self) -> Mapping[str, Any]:
         """``config.json``."""
         try:
             config = json.loads(self.read(CONFIG))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"backbone={self.label!r}: {CONFIG} cannot be read ({error})") from None
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ValueError(f"backbone={self.label!r}: {CONFIG} names no model_type; it is no transformers model")

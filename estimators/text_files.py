@@ -30,6 +30,7 @@ TABLE_ENDINGS = (".csv", ".tsv", ".jsonl")
 CLASS_ENDING = ".txt"
 POOL = "texts"  # every text is named by its content, so all sources count in one pool
 KIND: Kind = "texts"
+LARGEST_FILE = 2**31  # bytes; a table is read whole
 LARGEST_TEXT = 1_000_000  # characters; more is a damaged file, and tokenising it takes minutes
 
 
@@ -231,6 +232,10 @@ def _label(row: dict[Any, Any], columns: Columns, origin: str, place: str) -> st
 
 def _content(file: Path, origin: str) -> str:
     try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise ValueError(
+                f"data={origin!r}: {file.name} has over {LARGEST_FILE:,} bytes; cut it into parts or thin it out"
+            )
         content = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ValueError(f"data={origin!r}: {file.name} cannot be read ({error.strerror}); grant permission") from None

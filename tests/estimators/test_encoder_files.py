@@ -110,6 +110,16 @@ def test_a_missing_file_is_named(folder: Path, tmp_path: Path, name: str) -> Non
             find_encoder("m", place)
 
 
+def test_files_that_are_far_too_large_are_not_read(folder: Path, tmp_path: Path) -> None:
+    (folder / "config.json").write_text(" " * (2**20 + 1))
+    for place in (folder, packed(folder, tmp_path / "m.zip")):
+        with pytest.raises(ValueError, match="config.json has 1,048,577 bytes, at most 1,048,576 are read"):
+            find_encoder("m", place).config()
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="config.json cannot be read"):
+        find_encoder("m", folder).config()
+
+
 def test_damaged_descriptions_are_refused(folder: Path, tmp_path: Path) -> None:
     files = find_encoder("m", folder)
     (folder / "tokenizer.json").write_bytes(b"\xff")

@@ -123,6 +123,12 @@ def test_damaged_files_are_refused_with_place_and_next_step(tmp_path: Path, name
         text_catalogue(tmp_path / name)
 
 
+def test_files_that_are_far_too_large_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("estimators.text_files.LARGEST_FILE", 100)
+    with pytest.raises(ValueError, match="a.csv has over 100 bytes; cut it into parts"):
+        text_catalogue(write_csv(tmp_path / "a.csv", ROWS))
+
+
 def test_folders_that_hold_no_texts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist"):
         text_catalogue(tmp_path / "nowhere")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import claim_text
 from benchmarks.claim_curves import Shown
 from benchmarks.claim_parts import ALPHA, TURN, Part
 from benchmarks.claim_plots import draw
@@ -97,6 +98,7 @@ NOTES = {
     9: "Measured and predicted exponents are slopes over the same merges; the fit's infinitesimal ones stand beside "
     "them.",
     10: "K* has six possible values, a factor of 2 apart, so a difference between methods shows only if it is large.",
+    11: claim_text.NOTE,
 }
 
 
@@ -119,7 +121,10 @@ def write_page(folder: Path, page: Path, images: Path) -> list[ClaimVerdict]:
     shown = {verdict.claim.number: _module(verdict.claim.number).shown(tables) for verdict in verdicts}
     for number, found in shown.items():
         draw(images / f"claim-{number}.png", found.panels)
-    text = render(tables, verdicts, shown, images.name)
+    texts = _texts(folder)
+    if texts is not None:
+        draw(images / f"claim-{texts[0].claim.number}.png", texts[1].panels)
+    text = render(tables, verdicts, shown, images.name, texts)
     page.write_text(text, encoding="utf-8")
     return verdicts
 
@@ -129,13 +134,23 @@ def page_text(folder: Path, images: str = "claims") -> str:
     tables = read_tables(folder)
     verdicts = judge_all(tables)
     shown = {verdict.claim.number: _module(verdict.claim.number).shown(tables) for verdict in verdicts}
-    return render(tables, verdicts, shown, images)
+    return render(tables, verdicts, shown, images, _texts(folder))
+
+
+def _texts(folder: Path) -> tuple[ClaimVerdict, Shown] | None:
+    """The claim on texts, which has a table of its own; ``None`` where the folder holds none."""
+    table = claim_text.read_table(folder / claim_text.RESULT.name)
+    return None if table is None else (claim_text.verdict(table), claim_text.shown(table))
 
 
 def render(
-    tables: Sequence[UnitTable], verdicts: Sequence[ClaimVerdict], shown: Mapping[int, Shown], images: str
+    tables: Sequence[UnitTable],
+    verdicts: Sequence[ClaimVerdict],
+    shown: Mapping[int, Shown],
+    images: str,
+    texts: tuple[ClaimVerdict, Shown] | None = None,
 ) -> str:
-    """The whole page."""
+    """The whole page; ``texts`` is judged on its own table and stands last."""
     networks = {str(table.data["network"]): table.data for table in tables}
     environment = tables[0].data["environment"]
     head = HEAD.format(
@@ -153,10 +168,12 @@ def render(
     lines += [
         f"| {v.claim.number}. [{v.claim.title}](#{_anchor(v)}): {v.claim.statement} | **{v.outcome}** | "
         f"{v.prediction or '–'} |"
-        for v in verdicts
+        for v in [*verdicts, *([texts[0]] if texts else [])]
     ]
     parts = [head, "\n".join(lines), ""]
     parts += [_section(verdict, shown[verdict.claim.number], images, sorted(networks)) for verdict in verdicts]
+    if texts is not None:
+        parts.append(_section(*texts, images, [claim_text.NETWORK]))
     parts.append(
         TAIL.format(
             command=tables[0].data["command"],

@@ -95,7 +95,8 @@ def slope_covariances(surrogate: Surrogate, criterion: Criterion, row: FloatArra
 
 def _jacobian(surrogate: Surrogate, row: FloatArray) -> FloatArray:
     """Derivatives [S, D] of all values by the coefficients."""
-    return np.asarray(surrogate.weights.T @ surrogate.kernel_slopes(row))
+    found = surrogate.weights.T @ surrogate.kernel_slopes(row)
+    return np.asarray(found + surrogate.trend.T if len(surrogate.trend) else found)
 
 
 def _slope(surrogate: Surrogate, criterion: Criterion, row: FloatArray, k: int) -> FloatArray:

@@ -1,6 +1,6 @@
 r"""Few measured merges: measure, interpolate, move to the interpolated best, measure there, until nothing is to gain.
 
-    1  measure the design: x_0 (coefficients 0), each expert alone, the simple average, what the weights suggest
+    1  measure the design: x_0 (coefficients 0), the simple average, what the weights suggest, a step for each expert
     2  fit the surrogate (``advisor.coefficients_surrogate``) to the logits of all measured merges
     3  minimise the goal of its logits inside |lambda - best|_inf <= rho (and the box or simplex): L-BFGS-B or SLSQP
     4  measure; rho <- rho/2 where it got worse, 1.6 rho where it got better at the edge; back to 2
@@ -111,6 +111,7 @@ def search_merges(
     max_merges: int,
     tolerance: float,
     found: Callable[[FloatArray, float, float], None] | None = None,
+    known: MeasuredMerges | None = None,
 ) -> SearchOutcome:
     """Find the coefficients of the lowest goal.
 
@@ -123,13 +124,14 @@ def search_merges(
         max_merges: most measured merges, those of the design included.
         tolerance: predicted gain that ends the search, in standard errors of the best merge's gain over x_0.
         found: told every measured merge (coefficients, goal, what was predicted or NaN).
+        known: merges of an earlier search, which this one goes on from; the design is measured on top of them.
     """
-    if max_merges < len(design) or not len(design) or design[0].any():
+    if max_merges < len(design) or not len(design) or (known is None and design[0].any()):
         raise ValueError(
             f"max_merges={max_merges} must be at least {len(design)}, the merges of the design, whose first is x_0; "
             "allow more"
         )
-    merges = MeasuredMerges(criterion=criterion, space=space)
+    merges = known or MeasuredMerges(criterion=criterion, space=space)
 
     def ask(row: FloatArray, predicted: float = np.nan) -> float:
         goal = merges.add(row, measure(row), predicted)

@@ -18,7 +18,13 @@ are those of the largest marginal likelihood over all S logits (independent give
 | Z - z(0) | `values` | `[M, S]` |
 | G | `gram` | `[D, D]` |
 
-Source: Rasmussen & Williams 2006, ch. 2 and 5.
+With ``trend`` the process has a mean that is linear in the coefficients, z_s(0) + sum_i lambda_i b_is, with no prior
+opinion of b (generalised least squares, restricted likelihood; universal kriging).  Far from all measured merges the
+answer is then the sum of what each expert does on its own instead of x_0's: what merges that nobody measured need
+(``advisor.mergeability``), most where one expert went much further than the others.  A search, which measures where it
+goes, is better off without.
+
+Source: Rasmussen & Williams 2006, ch. 2 (2.7 for the trend) and 5.
 """
 
 from __future__ import annotations
@@ -81,6 +87,7 @@ class Surrogate:
         kernel: key of ``KERNELS``.
         length: l, a distance in weight space.
         inverse: (K + jitter I)^-1 [M, M].
+        trend: b [D, S]; empty [0, S] without one.
     """
 
     points: FloatArray
@@ -90,15 +97,22 @@ class Surrogate:
     kernel: str
     length: float
     inverse: FloatArray
+    trend: FloatArray
 
     def predict(self, point: FloatArray) -> FloatArray:
         """Values [S] at coefficients [D]."""
-        return np.asarray(self.base + self._row(point)[0] @ self.weights)
+        found = self.base + self._row(point)[0] @ self.weights
+        return np.asarray(found + point @ self.trend if len(self.trend) else found)
 
     def predict_with_slope(self, point: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
         """Values [S], and the map from a gradient with respect to them [S] to one with respect to coefficients [D]."""
         towards = self.kernel_slopes(point)
-        return self.predict(point), lambda g: np.asarray((self.weights @ g) @ towards)
+
+        def pull(g: FloatArray) -> FloatArray:
+            found = (self.weights @ g) @ towards
+            return np.asarray(found + self.trend @ g if len(self.trend) else found)
+
+        return self.predict(point), pull
 
     def kernel_slopes(self, point: FloatArray) -> FloatArray:
         """Derivatives of k(point, points) by the point's coefficients [M, D]."""
@@ -115,7 +129,9 @@ class Surrogate:
         return KERNELS[self.kernel](r2)
 
 
-def fit_surrogate(points: FloatArray, values: FloatArray, base: FloatArray, gram: FloatArray) -> Surrogate:
+def fit_surrogate(
+    points: FloatArray, values: FloatArray, base: FloatArray, gram: FloatArray, *, trend: bool = False
+) -> Surrogate:
     """Fit kernel and length to measured merges.
 
     Args:
@@ -123,46 +139,62 @@ def fit_surrogate(points: FloatArray, values: FloatArray, base: FloatArray, gram
         values: what the merges answered [M, S].
         base: the same at coefficients 0 [S].
         gram: Gram matrix of the task vectors [D, D].
+        trend: whether every expert has a linear part of its own; needs M of at least D + 2 points that span them.
 
     Raises:
-        ValueError: fewer than two merges, shapes that do not belong together, or values that are not finite.
+        ValueError: too few merges, shapes that do not belong together, or values that are not finite.
     """
-    if len(points) < 2 or values.shape != (len(points), len(base)) or gram.shape != (points.shape[1],) * 2:
+    least = points.shape[1] + 2 if trend else 2
+    if len(points) < least or values.shape != (len(points), len(base)) or gram.shape != (points.shape[1],) * 2:
         raise ValueError(
             f"points {points.shape}, values {values.shape}, base {base.shape} and gram {gram.shape} must be [M, D], "
-            "[M, S], [S] and [D, D] with M of at least 2; measure more merges"
+            f"[M, S], [S] and [D, D] with M of at least {least}; measure more merges"
         )
     if not np.isfinite(values).all():
         raise ValueError("values are not finite; leave merges that diverged out of the fit")
+    if trend and np.linalg.matrix_rank(points) < points.shape[1]:
+        raise ValueError("points do not move every expert on its own; measure a merge more for each expert")
     distances = squared_distances(points, points, gram)
     scale = float(np.sqrt(np.median(distances[np.triu_indices(len(points), 1)])))
     if not scale > 0:
         raise ValueError("points are all the same; measure merges with different coefficients")
     moved = values - base
+    basis = points if trend else points[:, :0]
     products = moved @ moved.T
     fits = [
-        (_log_likelihood(KERNELS[name](distances / (f * scale) ** 2)[0], products, len(base)), name, f * scale)
+        (_log_likelihood(KERNELS[name](distances / (f * scale) ** 2)[0], products, len(base), basis), name, f * scale)
         for name in KERNELS
         for f in LENGTHS
     ]
     _, kernel, length = max(fits)
     inverse = _inverse(KERNELS[kernel](distances / length**2)[0])
+    slopes = np.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse @ moved)
     return Surrogate(
         points=points,
         gram=gram,
         base=base,
-        weights=inverse @ moved,
+        weights=inverse @ (moved - basis @ slopes),
         kernel=kernel,
         length=length,
         inverse=inverse,
+        trend=slopes,
     )
 
 
-def _log_likelihood(kernel: FloatArray, products: FloatArray, outputs: int) -> float:
-    """Log p(Z)/S up to a constant, the amplitude at its best; ``products`` is Z Z' [M, M]."""
-    factor = cho_factor(kernel + JITTER * np.eye(len(kernel)), lower=True)
-    fit = float(np.trace(cho_solve(factor, products))) / (outputs * len(kernel))
-    return float(-np.log(np.diag(factor[0])).sum() - len(kernel) / 2 * np.log(max(fit, 1e-300)))
+def _log_likelihood(kernel: FloatArray, products: FloatArray, outputs: int, basis: FloatArray) -> float:
+    """Log p(Z)/S up to a constant, the amplitude at its best; ``products`` is Z Z' [M, M], ``basis`` [M, D or 0].
+
+    With a basis H the restricted one: P = K^-1 - K^-1 H (H' K^-1 H)^-1 H' K^-1 in the place of K^-1.
+    """
+    count, terms = basis.shape
+    factor = cho_factor(kernel + JITTER * np.eye(count), lower=True)
+    solved = cho_solve(factor, basis)
+    inner = basis.T @ solved
+    whole = cho_solve(factor, products)
+    left = np.linalg.solve(inner, solved.T @ products @ solved) if terms else np.zeros((0, 0))
+    fit = float(np.trace(whole) - np.trace(left)) / (outputs * (count - terms))
+    size = np.linalg.slogdet(inner)[1] / 2 if terms else 0.0
+    return float(-np.log(np.diag(factor[0])).sum() - size - (count - terms) / 2 * np.log(max(fit, 1e-300)))
 
 
 def _inverse(kernel: FloatArray) -> FloatArray:

@@ -1,8 +1,10 @@
 r"""One tuning on data, from the design's merges to the verdicts (``advisor.coefficients`` is its door).
 
-design       x_0; each expert alone; the simple average; what the weights suggest
+design       x_0; the simple average; what the weights suggest; the same with each expert raised (each expert alone
+             instead where labels are scarce: there its own logits are the evidence)
 evidence     labels, the experts' opinions (their own logits come from the design), or both
-search       task-wise, for each operator compared; then layer groups where they were asked for
+search       task-wise, for each operator compared; again from an expert alone that is better than what was found;
+             then layer groups where they were asked for
 verdicts     the chosen merge without each expert, intervals, predictions for new samples
 """
 
@@ -17,19 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.coefficients import LAYER_STEPS, LINEAR, METHODS, OPERATOR_MERGES, TOLERANCE, Settings
+from advisor.coefficients_design import first_merges, operator_merges
 from advisor.coefficients_evidence import Criterion, TaskEvidence, agreeing, labelled, partly_labelled
 from advisor.coefficients_intervals import Uncertainty, sampling_error
 from advisor.coefficients_layers import LayerOutcome, descend_layers
 from advisor.coefficients_memory import MeasuredMemory, key_of
-from advisor.coefficients_prior import prior_coefficients
 from advisor.coefficients_problem import TuningProblem
 from advisor.coefficients_recombining import layer_groups
 from advisor.coefficients_result import Source, TunedCoefficients
-from advisor.coefficients_search import SearchOutcome, search_merges
+from advisor.coefficients_search import MeasuredMerges, SearchOutcome, is_allowed, search_merges
 from advisor.coefficients_study import MeasuredStudy
 from advisor.coefficients_verdicts import NEGLIGIBLE, MeasuredModels, describe
-from advisor.merging.registry import build_operator
 from advisor.progress import Progress, silent
+from studies.coefficient_space import CoefficientSpace
 
 FloatArray = NDArray[np.float64]
 RISK_WORDS = {
@@ -50,6 +52,9 @@ class Tuning:
         progress: told every measured merge.
         memory: what was measured, here or by a tuning that was stopped.
         measured: the questions that this tuning asked of it.
+        studies: the log of every operator.
+        notes: what was repaired or cut short.
+        identity: who the experts and samples are.
     """
 
     problem: TuningProblem
@@ -58,6 +63,7 @@ class Tuning:
     progress: Progress = silent
     memory: MeasuredMemory = field(default_factory=MeasuredMemory)
     measured: set[str] = field(default_factory=set)
+    studies: dict[str, MeasuredStudy] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     identity: str = field(init=False)
 
@@ -73,12 +79,13 @@ class Tuning:
     def run(self) -> TunedCoefficients:
         """Tune and judge."""
         criterion = self.criterion()
-        found = self.search(LINEAR, criterion, self.design())
+        found = self.settle(self.search(LINEAR, criterion, first_merges(self.problem.merges, self.settings)), criterion)
         outcomes = {LINEAR: found}
         wanted = METHODS if self.settings.method == "auto" else (self.settings.method,)
         for method in wanted:
             if method != LINEAR:
-                outcomes[method] = self.search(method, criterion, self.design_of(method, found))
+                best = found.merges.rows[found.merges.best]
+                outcomes[method] = self.search(method, criterion, operator_merges(method, best, self.settings))
         method = self.choose(outcomes, criterion, wanted)
         layers = self.layers(criterion, outcomes[LINEAR]) if self.settings.granularity == "group" else None
         return self.conclude(method, outcomes, criterion, layers)
@@ -95,28 +102,14 @@ class Tuning:
             self.memory.keep(key, known)
         return known["logits"]
 
-    def design(self) -> list[FloatArray]:
-        """x_0, each expert alone, the simple average, and what the weights suggest."""
-        count = len(self.names)
-        rows = [np.zeros(count), *np.eye(count), np.full(count, 1 / count)]
-        total = 1.0 if self.settings.simplex else None
-        prior = prior_coefficients(
-            self.problem.merges.gram(),
-            float(self.problem.merges.start.norm()),
-            bounds=self.settings.bounds,
-            total=total,
-        )
-        return [*rows, prior]
-
-    def design_of(self, method: str, linear: SearchOutcome) -> list[FloatArray]:
-        """x_0 and three common scales of an operator, shaped like the best linear merge."""
-        count = len(self.names)
-        usual = build_operator(method, {}).default_coefficient
-        best = linear.merges.rows[linear.merges.best]
-        shape = best / best.mean() if best.mean() > NEGLIGIBLE else np.ones(count)
-        low, high = self.settings.bounds
-        scales = [np.full(count, usual), usual * 0.5 * np.ones(count), usual * 0.5 * shape]
-        return [np.zeros(count), *(np.clip(row, low, high) for row in scales)]
+    def settle(self, found: SearchOutcome, criterion: Criterion) -> SearchOutcome:
+        """What was found, or what is found from an expert alone that is better."""
+        alone = list(np.eye(len(self.names)))
+        inside = [row for row in alone if is_allowed(found.merges.space, row)]
+        goals = [criterion.value(z) for z in (self.measure(LINEAR, row) for row in inside) if np.isfinite(z).all()]
+        if not goals or min(goals) >= found.merges.goals[found.merges.best]:
+            return found
+        return self.search(LINEAR, criterion, alone, known=found.merges)
 
     def criterion(self) -> Criterion:
         """The goal, from what is known of the samples."""
@@ -160,14 +153,15 @@ class Tuning:
             known[rng.permutation(np.flatnonzero(labels == label))[:count]] = True
         return known
 
-    def search(self, method: str, criterion: Criterion, design: list[FloatArray]) -> SearchOutcome:
+    def search(
+        self, method: str, criterion: Criterion, design: list[FloatArray], *, known: MeasuredMerges | None = None
+    ) -> SearchOutcome:
         """Find the task-wise coefficients of one operator."""
         space = self.settings.space(self.names)
         own = method == LINEAR
         most = self.settings.max_merges or 6 * len(self.names) + 12
-        most = max(most if own else len(design) + OPERATOR_MERGES, len(design))
-        study = MeasuredStudy(self.study, space, fingerprint=self.fingerprint(), name=method)
-        self.notes += [note for note in study.notes if note not in self.notes]
+        most = max(most if own else len(design) + OPERATOR_MERGES, len(design) + (len(known.rows) if known else 0))
+        study = self.study_of(method, space)
 
         def found(row: FloatArray, goal: float, predicted: float) -> None:
             study.add(row, goal, predicted)
@@ -182,9 +176,18 @@ class Tuning:
             max_merges=most,
             tolerance=TOLERANCE,
             found=found,
+            known=known,
         )
         self.progress(f"merges by {method}", most, most)
         return outcome
+
+    def study_of(self, method: str, space: CoefficientSpace) -> MeasuredStudy:
+        """The log of an operator's merges, opened once."""
+        if method not in self.studies:
+            study = MeasuredStudy(self.study, space, fingerprint=self.fingerprint(), name=method)
+            self.notes += [note for note in study.notes if note not in self.notes]
+            self.studies[method] = study
+        return self.studies[method]
 
     def fingerprint(self) -> str:
         """Identity of experts, samples, labels and goal: of everything that the search depends on."""

@@ -5,7 +5,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, Matern
 
-from advisor.coefficients_surrogate import KERNELS, fit_surrogate, squared_distances
+from advisor.coefficients_surrogate import JITTER, KERNELS, _log_likelihood, fit_surrogate, squared_distances
 
 
 def measured(seed=0, merges=9, size=3):
@@ -75,3 +75,55 @@ def test_what_cannot_be_fitted_is_refused():
         fit_surrogate(points, np.where(values > 0, np.inf, values), values[0], gram)
     with pytest.raises(ValueError, match="measure merges with different coefficients"):
         fit_surrogate(np.zeros((3, 3)), values[:3], values[0], gram)
+
+
+def test_with_a_trend_what_each_expert_does_adds_up_far_from_all_measured_merges():
+    points, _, gram = measured(seed=4)
+    truth = np.random.default_rng(4).standard_normal((3, 20))
+    values = 0.7 + points @ truth
+    far = np.array([9.0, 0.0, 4.0])
+    found = fit_surrogate(points, values, values[0], gram, trend=True)
+    np.testing.assert_allclose(found.predict(far), 0.7 + far @ truth, atol=1e-6)
+    without = fit_surrogate(points, values, values[0], gram)
+    assert np.abs(without.predict(far) - 0.7 - far @ truth).max() > 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_with_a_trend_slopes_are_right_and_measured_merges_reproduced(seed):
+    points, values, gram = measured(seed)
+    surrogate = fit_surrogate(points, values, values[0], gram, trend=True)
+    for point, value in zip(points, values, strict=True):
+        np.testing.assert_allclose(surrogate.predict(point), value, atol=2e-3)
+    weights = np.random.default_rng(seed).standard_normal(values.shape[1])
+    point, step = np.array([0.3, 0.5, 0.2]), 1e-6
+    numeric = [
+        (surrogate.predict(point + step * e) - surrogate.predict(point - step * e)) @ weights / (2 * step)
+        for e in np.eye(3)
+    ]
+    np.testing.assert_allclose(surrogate.predict_with_slope(point)[1](weights), numeric, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("terms", [0, 3])
+def test_the_likelihood_is_that_of_everything_orthogonal_to_the_trend(terms):
+    points, values, gram = measured(seed=5)
+    basis = points[:, :terms]
+    moved = values - values[0]
+    found, expected = [], []
+    for length in (0.5, 1.5, 4.0):
+        kernel = KERNELS["matern"](squared_distances(points, points, gram) / length**2)[0]
+        found.append(_log_likelihood(kernel, moved @ moved.T, values.shape[1], basis))
+        contrasts = np.linalg.svd(basis)[0][:, terms:] if terms else np.eye(len(points))
+        inner = contrasts.T @ (kernel + JITTER * np.eye(len(points))) @ contrasts
+        part = contrasts.T @ moved
+        amplitude = np.trace(part.T @ np.linalg.solve(inner, part)) / part.size
+        expected.append(-np.linalg.slogdet(inner)[1] / 2 - len(part) / 2 * np.log(amplitude))
+    np.testing.assert_allclose(np.diff(found), np.diff(expected), rtol=1e-6)
+
+
+def test_a_trend_needs_a_merge_that_moves_every_expert_on_its_own():
+    points, values, gram = measured()
+    with pytest.raises(ValueError, match="M of at least 5; measure more merges"):
+        fit_surrogate(points[:4], values[:4], values[0], gram, trend=True)
+    together = np.outer(np.arange(9.0), np.ones(3))
+    with pytest.raises(ValueError, match="measure a merge more for each expert"):
+        fit_surrogate(together, values, values[0], gram, trend=True)

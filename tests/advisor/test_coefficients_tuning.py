@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 from advisor.coefficients import Settings, tune_on_data
+from advisor.coefficients_design import first_merges
 from advisor.coefficients_layers import descend_layers
 from advisor.coefficients_recombining import layer_groups
 from advisor.coefficients_tuning import Tuning
@@ -83,6 +84,22 @@ def test_few_labels_use_so_many_a_class_and_all_labels_are_validation():
     every = Tuning(problem=problem, settings=Settings(labels=60)).criterion()
     everything = Tuning(problem=problem, settings=Settings()).criterion()
     np.testing.assert_allclose(every.evidence["a"].targets, everything.evidence["a"].targets)
+
+
+def test_a_search_goes_on_from_an_expert_alone_that_is_better():
+    problem = logistic_problem(NAMES, seed=0, goal=Goal(weights={"a": 1.0, "b": 0.0, "c": 0.0}))
+    problem.merges.vectors[0] *= 0.5  # so that the best merge has a coefficient above 1
+    tuning = Tuning(problem=problem, settings=Settings(max_merges=6))
+    criterion = tuning.criterion()
+    first = tuning.search("task_arithmetic", criterion, first_merges(problem.merges, tuning.settings))
+    alone = criterion.value(tuning.measure("task_arithmetic", np.eye(3)[0]))
+    assert len(first.merges.rows) == 6
+    assert first.merges.goals[first.merges.best] > alone
+    settled = tuning.settle(first, criterion)
+    assert settled.merges.goals[settled.merges.best] <= alone + 1e-6
+    assert [row.tolist() for row in settled.merges.rows[6:9]] == np.eye(3).tolist()
+    again = tuning.settle(settled, criterion)
+    assert again is settled
 
 
 def test_the_same_seed_gives_the_same_answer():

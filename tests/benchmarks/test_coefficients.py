@@ -15,7 +15,7 @@ def case(average: float, best: float, ours: float, x0: float = 0.5):
     return {
         "test": {name: {"accuracy": value, "risk": 1 - value} for name, value in accuracy.items()},
         "evaluations": evaluations({D: [0.9, 0.5, 0.4], BEST: [0.9, 0.8, 0.4004], EVOLVED: [0.9, 0.6, 0.6]}),
-        "cost": {D: {"intervals_hold": [True, False]}},
+        "cost": {D: {"intervals_hold": [True, False], "merges": 7}},
     }
 
 
@@ -38,6 +38,8 @@ def test_evaluations_count_until_the_same_risk_and_censor() -> None:
     summary = summarise({"one": case(0.7, 0.8, 0.75)})["evaluations"]
     assert summary[EVOLVED] == {"median_until_same_risk": 150, "never": 1}
     assert summary[D]["median_until_it_stops"] == 3
+    assert summary[D]["median_with_verdicts"] == 7
+    assert summary[D]["times_fewer"] == {BEST: 1, EVOLVED: 50}
 
 
 def test_a_sampler_starts_at_the_average_and_finds_a_bowls_bottom() -> None:

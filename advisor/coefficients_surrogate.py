@@ -168,7 +168,7 @@ def fit_surrogate(
     ]
     _, kernel, length = max(fits)
     inverse = _inverse(KERNELS[kernel](distances / length**2)[0])
-    slopes = np.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse @ moved)
+    slopes = np.asarray(np.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse @ moved), dtype=np.float64)
     return Surrogate(
         points=points,
         gram=gram,

@@ -3,8 +3,8 @@ r"""One tuning on data, from the design's merges to the verdicts (``advisor.coef
 design       x_0; the simple average; what the weights suggest; the same with each expert raised (each expert alone
              instead where labels are scarce: there its own logits are the evidence)
 evidence     labels, the experts' opinions (their own logits come from the design), or both
-search       task-wise, for each operator compared; again from an expert alone that is better than what was found;
-             then layer groups where they were asked for
+search       task-wise, for each operator compared; on with the merges that the verdicts need; then layer groups where
+             they were asked for
 verdicts     the chosen merge without each expert, intervals, predictions for new samples
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.coefficients import LAYER_STEPS, LINEAR, METHODS, OPERATOR_MERGES, TOLERANCE, Settings
-from advisor.coefficients_design import first_merges, operator_merges
+from advisor.coefficients_design import BEFORE_STEPS, first_merges, operator_merges, response_metric
 from advisor.coefficients_evidence import Criterion, TaskEvidence, agreeing, labelled, partly_labelled
 from advisor.coefficients_intervals import Uncertainty, sampling_error
 from advisor.coefficients_layers import LayerOutcome, descend_layers
@@ -27,7 +27,7 @@ from advisor.coefficients_memory import MeasuredMemory, key_of
 from advisor.coefficients_problem import TuningProblem
 from advisor.coefficients_recombining import layer_groups
 from advisor.coefficients_result import Source, TunedCoefficients
-from advisor.coefficients_search import MeasuredMerges, SearchOutcome, is_allowed, search_merges
+from advisor.coefficients_search import MeasuredMerges, SearchOutcome, search_merges
 from advisor.coefficients_study import MeasuredStudy
 from advisor.coefficients_verdicts import NEGLIGIBLE, MeasuredModels, describe
 from advisor.progress import Progress, silent
@@ -103,13 +103,28 @@ class Tuning:
         return known["logits"]
 
     def settle(self, found: SearchOutcome, criterion: Criterion) -> SearchOutcome:
-        """What was found, or what is found from an expert alone that is better."""
-        alone = list(np.eye(len(self.names)))
-        inside = [row for row in alone if is_allowed(found.merges.space, row)]
-        goals = [criterion.value(z) for z in (self.measure(LINEAR, row) for row in inside) if np.isfinite(z).all()]
-        if not goals or min(goals) >= found.merges.goals[found.merges.best]:
+        """Go on with what the verdicts need anyway, each expert alone and the best merge without each of them.
+
+        Where labels are scarce the experts alone began the search, and nothing is done here.
+        """
+        if self.settings.labels != "all":
             return found
-        return self.search(LINEAR, criterion, alone, known=found.merges)
+        alone = list(np.eye(len(self.names)))
+        without = self.without(found.merges.rows[found.merges.best]).values()
+        return self.search(LINEAR, criterion, [*alone, *without], known=found.merges)
+
+    def without(self, row: FloatArray) -> dict[str, FloatArray]:
+        """A merge without each expert that has a part in it."""
+        inside = [i for i, value in enumerate(row) if value > NEGLIGIBLE and len(row) > 1]
+        return {self.names[i]: np.where(np.arange(len(row)) == i, 0.0, row) for i in inside}
+
+    def metric(self) -> FloatArray:
+        """Inner products [N, N] that distances between merges are measured with."""
+        gram = self.problem.merges.gram()
+        if self.settings.labels != "all" or self.settings.simplex:
+            return gram
+        rows = first_merges(self.problem.merges, self.settings)[BEFORE_STEPS:]
+        return response_metric(gram, rows, [self.measure(LINEAR, row) for row in rows])
 
     def criterion(self) -> Criterion:
         """The goal, from what is known of the samples."""
@@ -171,7 +186,7 @@ class Tuning:
             lambda row: self.measure(method, row),
             criterion,
             space,
-            self.problem.merges.gram(),
+            self.metric(),
             design,
             max_merges=most,
             tolerance=TOLERANCE,
@@ -288,12 +303,7 @@ class Tuning:
     def models(self, method: str, criterion: Criterion, row: FloatArray, values: FloatArray) -> MeasuredModels:
         """Everything the verdicts compare; measures the merge without each expert that has a part in it."""
         count = len(self.names)
-        without = {}
-        for i, name in enumerate(self.names):
-            if row[i] > NEGLIGIBLE and count > 1:
-                less = row.copy()
-                less[i] = 0.0
-                without[name] = self.measure(method, less)
+        without = {name: self.measure(method, less) for name, less in self.without(row).items()}
         return MeasuredModels(
             criterion=criterion,
             initial=self.measure(LINEAR, np.zeros(count)),

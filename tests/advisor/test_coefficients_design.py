@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from advisor.coefficients import Settings
-from advisor.coefficients_design import first_merges, operator_merges
+from advisor.coefficients_design import first_merges, operator_merges, response_metric
 from advisor.coefficients_prior import prior_coefficients
 from advisor.coefficients_search import is_allowed
 from tests.advisor.logistic_merges import logistic_problem
@@ -42,3 +42,15 @@ def test_an_operators_merges_have_the_shape_of_the_best_linear_one():
     rows = operator_merges("ties", np.array([0.1, 0.3]), Settings())
     np.testing.assert_allclose(rows[1], 1.0)
     np.testing.assert_allclose(rows[3] / rows[3].sum(), [0.25, 0.75])
+
+
+def test_a_step_that_tells_nothing_leaves_the_gram_matrix():
+    gram = np.array([[2.0, 0.3], [0.3, 1.0]])
+    rows = [np.array([0.1, 0.1]), np.array([0.2, 0.1]), np.array([0.1, 0.3])]
+    values = [np.zeros(4), np.full(4, 0.5), np.full(4, 0.1)]
+    told = response_metric(gram, rows, values)
+    # 1.0/(0.1 sqrt 2) against 0.2/0.2: the first expert is 7.07 times as effective for its length
+    np.testing.assert_allclose(told[0, 0] / told[1, 1], 2 * (10 / np.sqrt(2)) ** 2)
+    for broken in (np.full(4, np.nan), np.zeros(4)):
+        np.testing.assert_array_equal(response_metric(gram, rows, [values[0], values[1], broken]), gram)
+    np.testing.assert_array_equal(response_metric(gram, [rows[0], rows[1], rows[0]], values), gram)

@@ -86,20 +86,39 @@ def test_few_labels_use_so_many_a_class_and_all_labels_are_validation():
     np.testing.assert_allclose(every.evidence["a"].targets, everything.evidence["a"].targets)
 
 
-def test_a_search_goes_on_from_an_expert_alone_that_is_better():
+def test_a_search_goes_on_with_what_the_verdicts_measure():
     problem = logistic_problem(NAMES, seed=0, goal=Goal(weights={"a": 1.0, "b": 0.0, "c": 0.0}))
-    problem.merges.vectors[0] *= 0.5  # so that the best merge has a coefficient above 1
+    problem.merges.vectors[0] *= 0.2  # so that the best merge has a coefficient above 1
     tuning = Tuning(problem=problem, settings=Settings(max_merges=6))
     criterion = tuning.criterion()
     first = tuning.search("task_arithmetic", criterion, first_merges(problem.merges, tuning.settings))
+    best = first.merges.rows[first.merges.best]
     alone = criterion.value(tuning.measure("task_arithmetic", np.eye(3)[0]))
     assert len(first.merges.rows) == 6
     assert first.merges.goals[first.merges.best] > alone
     settled = tuning.settle(first, criterion)
     assert settled.merges.goals[settled.merges.best] <= alone + 1e-6
     assert [row.tolist() for row in settled.merges.rows[6:9]] == np.eye(3).tolist()
-    again = tuning.settle(settled, criterion)
-    assert again is settled
+    for name, row in tuning.without(best).items():
+        assert row[NAMES.index(name)] == 0
+        assert settled.merges.find(row) is not None
+
+
+def test_distances_are_measured_in_what_experts_do():
+    problem = logistic_problem(NAMES, seed=0)
+    tuning = Tuning(problem=problem, settings=Settings())
+    prior, *steps = first_merges(problem.merges, tuning.settings)[2:]
+    gram, metric = problem.merges.gram(), tuning.metric()
+    moved = [
+        np.linalg.norm(tuning.measure("task_arithmetic", row) - tuning.measure("task_arithmetic", prior))
+        for row in steps
+    ]
+    effect = np.array(moved) / np.array([row[i] - prior[i] for i, row in enumerate(steps)])
+    ratio = np.sqrt(np.diag(metric)) / effect
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)  # equal steps in the metric are equal steps in the logits
+    np.testing.assert_allclose(np.prod(np.diag(metric)), np.prod(np.diag(gram)), rtol=1e-6)
+    for settings in (Settings(labels=0), Settings(simplex=True)):
+        np.testing.assert_array_equal(Tuning(problem=problem, settings=settings).metric(), gram)
 
 
 def test_the_same_seed_gives_the_same_answer():

@@ -55,13 +55,14 @@ def test_a_signal_that_orders_subsets_rightly_correlates_fully() -> None:
     rows = []
     for _ in range(20):
         risk, start = rng.uniform(0.2, 1), rng.uniform(0.2, 1)
-        noise = {name: float(rng.uniform()) for name in ("alone", "cosine", "distance", "norms")}
+        noise = {name: float(rng.uniform()) for name in ("alone", "validation")}
         rows.append(
             {
                 "measured": risk,
                 "initial": start,
                 "foretold": risk**2,
                 "initial_validation": float(rng.uniform()),
+                "signals": {"minus cosine": float(rng.uniform())},
                 **noise,
             }
         )

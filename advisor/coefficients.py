@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.coefficients_hedging import hedged_coefficients
+from advisor.coefficients_hedging import describe_hedge, hedged_coefficients
 from advisor.coefficients_prior import (
     describe_trust,
     interference_shares,
@@ -186,7 +186,7 @@ def tune_from_weights(base: Location, experts: Mapping[str, Location], settings:
         coefficients=dict(zip(names, row.tolist(), strict=True)),
         intervals=dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True)),
         disturbance=interference_shares(row, measured.gram),
-        notes=describe_trust(names, measured.norms, measured.base_norm),
+        notes=(*describe_trust(names, measured.norms, measured.base_norm), *describe_hedge(names, guess, row)),
     )
 
 

@@ -25,6 +25,7 @@ from advisor.coefficients_prior import HELP, INTERFERENCE, prior_coefficients, q
 FloatArray = NDArray[np.float64]
 LEAST_INTERFERENCE = 22.0
 HALVINGS = 30
+NOTICEABLE = 0.02  # relative
 
 
 def hedged_coefficients(
@@ -70,3 +71,14 @@ def hedged_coefficients(
         ends[0 if held else 1] = middle
         row = tried if held else row
     return row
+
+
+def describe_hedge(labels: tuple[str, ...], guess: FloatArray, chosen: FloatArray) -> tuple[str, ...]:
+    """What the best guess would have been, in a sentence; nothing where it was chosen."""
+    if np.allclose(guess, chosen, rtol=NOTICEABLE):
+        return ()
+    cells = ", ".join(f"{name} {value:.3g}" for name, value in zip(labels, guess, strict=True))
+    return (
+        f"Kept near the simple average on purpose; the best guess alone would be {cells}: better where the base is "
+        "good at the tasks already, worse where it is not. A few measured merges decide it (--data).",
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from advisor.coefficients_hedging import LEAST_INTERFERENCE, hedged_coefficients
+from advisor.coefficients_hedging import LEAST_INTERFERENCE, describe_hedge, hedged_coefficients
 from advisor.coefficients_prior import INTERFERENCE, prior_coefficients, prior_interval
 from tests.advisor.test_coefficients_prior import random_gram, risk
 
@@ -78,3 +78,11 @@ def test_intervals_around_the_best_guess_hold_the_hedged_choice():
     low, high = prior_interval(guess, (0.0, 2.0), chosen=chosen)
     assert (low <= guess).all()
     assert ((low <= chosen) & (chosen <= high)).all()
+
+
+def test_the_best_guess_is_named_where_it_was_not_chosen():
+    guess, chosen = np.array([0.08, 0.1]), np.array([0.2, 0.25])
+    (said,) = describe_hedge(("a", "b"), guess, chosen)
+    assert "a 0.08, b 0.1" in said
+    assert "--data" in said
+    assert describe_hedge(("a", "b"), guess, guess) == ()

@@ -5,6 +5,8 @@ import optuna
 import pytest
 
 from benchmarks.coefficients import BEST, EVOLVED, OURS, evaluations, search_by_optuna, summarise
+from benchmarks.develop_hedging import LEAST
+from benchmarks.develop_hedging import summarise as summarise_hedges
 from benchmarks.mergeability import correlations
 
 D = OURS["validation"]
@@ -69,3 +71,13 @@ def test_a_signal_that_orders_subsets_rightly_correlates_fully() -> None:
     found = correlations(rows)
     assert found["ours"]["risk"] == pytest.approx(1)
     assert abs(found["minus cosine"]["risk"]) < 0.7
+
+
+def test_hedges_are_compared_over_problems_with_a_gap_and_losses_over_all() -> None:
+    names = ["best guess", *(f"hedged {least:g}" for least in LEAST)]
+    one = {"average": 0.7, "x0": 0.8, **dict.fromkeys(names, 0.75)}
+    two = {"average": 0.9, "x0": 0.8, **dict.fromkeys(names, 0.89)}
+    found = summarise_hedges({"one": one, "two": two})["best guess"]
+    assert found["gap_closed"] == pytest.approx(0.5)
+    assert found["worst"] == pytest.approx(-0.01)
+    assert found["more_than_half_a_point_below"] == 1

@@ -54,7 +54,7 @@ def statistics_for(method: str, base: State) -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("method", list(OPERATORS))
 def test_every_operator_runs_on_every_architecture(method: str, model: str, dtype: torch.dtype) -> None:

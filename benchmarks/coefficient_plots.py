@@ -28,6 +28,8 @@ NAMES = {
     "validation": "ceiling: the merge itself, validation",
     "ceiling": "ceiling: two halves of the test data",
 }
+# Points, so that the labels of neighbouring dots do not overlap.
+OFFSETS = {"(b)": (-20, -5), "(c)": (-6, 7), "(d)": (6, -5), "best single coefficient": (4, -15)}
 LEFT_OUT = ("kinship",)  # on these merges the same as the cosine
 
 
@@ -62,9 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, (merges, share) in costs(document).items():
         colour = OWN if name in OURS.values() else OTHER
         axes[0].plot(max(merges, 1), share, "o", color=colour)
-        axes[0].annotate(
-            name.split(",")[0], (max(merges, 1), share), xytext=(5, -11), textcoords="offset points", size=8
-        )
+        label = name[:3] if name in OURS.values() else name.split(",")[0]
+        axes[0].annotate(label, (max(merges, 1), share), xytext=OFFSETS.get(label, (5, 5)), textcoords="offset points")
     axes[0].set(
         xscale="log", xlim=(0.8, 2500), ylim=(0, 1.15), xlabel="measured merges, verdicts included (0 drawn at 1)"
     )

@@ -97,11 +97,11 @@ CLAIM = Claim(
 
 NOTE = (
     "A first look beyond vision, on data and thresholds of its own (`benchmarks/claim_text.py`; committed before the "
-    "seeds were run, its tasks chosen with another seed): MiniLM with its last two layers free, three tasks of Debian's "
-    "fortune files (two in English, one in Spanish; which collection is a saying from?), 1 364 to 1 400 training texts "
-    "of at most 20 tokens each. *Followed* is the plan's merge, or x₀ where the advice is not to merge; *default* is the "
-    "simple average of experts by BERT's published recipe (AdamW 3e-5, batch 16, warm-up) over the longest run that the "
-    "search allows. Cost is in per-sample gradients, everything before the merge counted."
+    "seeds were run, its tasks chosen with another seed): MiniLM with its last two layers free, three tasks of "
+    "Debian's fortune files (two in English, one in Spanish; which collection is a saying from?), 1 364 to 1 400 "
+    "training texts of at most 20 tokens each. *Followed* is the plan's merge, or x₀ where the advice is not to merge; "
+    "*default* is the simple average of experts by BERT's published recipe (AdamW 3e-5, batch 16, warm-up) over the "
+    "longest run that the search allows. Cost is in per-sample gradients, everything before the merge counted."
 )
 PROJECT: dict[str, Any] = {
     "backbone": {

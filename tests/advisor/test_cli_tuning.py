@@ -1,6 +1,10 @@
 """A tuning whose merge could not be written goes on where it was, and leaves nothing behind when it is done."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +63,25 @@ def test_measurements_left_by_other_settings_are_used_and_their_study_is_not(
     journal = optuna.storages.journal.JournalFileBackend(str(out / "coefficients-study.log"))
     study = optuna.load_study(study_name="task_arithmetic", storage=optuna.storages.JournalStorage(journal))
     assert len(study.trials) == len(tuned.goals)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_ends_with_the_same_coefficients(files: Path, tmp_path: Path) -> None:
+    experts = [f"{name}={path}" for name, path in experts_of(files).items()]
+    command = [sys.executable, "-m", "advisor.cli", "merge", "--base", str(files / "base.safetensors"), "--experts"]
+    command += [*experts, "--data", str(files / "project.yaml"), "--coefficients", "auto", "--json", "--out"]
+    whole = json.loads(subprocess.run([*command, str(tmp_path / "whole")], capture_output=True, check=True).stdout)
+    out = tmp_path / "merged"
+    with subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        while killed.poll() is None and len(list((tmp_path / "merged.tuning").glob("merges/*.safetensors"))) < 4:
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+    assert not out.exists()
+    kept = len(list((tmp_path / "merged.tuning" / "merges").glob("*.safetensors")))
+    assert kept >= 4
+    again = json.loads(subprocess.run([*command, str(out)], capture_output=True, check=True).stdout)
+    assert again["coefficients"] == whole["coefficients"]
+    assert again["tuning"]["merges"] == whole["tuning"]["merges"]
+    assert again["tuning"]["units"] < whole["tuning"]["units"]
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "whole"]

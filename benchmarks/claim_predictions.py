@@ -30,7 +30,7 @@ SGD_PROBE_STEPS = 20
 PROBED_COEFFICIENTS = (0.25, 1.0, 2.0, 3.0)
 METHOD_PROBES = (0.25, 0.5, 1.0)
 WORSE = 1.1  # the edge is where the simple average has so many times x_0's risk
-STEP_GRID = np.unique(np.geomspace(10, 640, 61).round().astype(int))
+STEP_GRID = np.unique(np.geomspace(10, 2560, 81).round().astype(int))
 RATE_GRID = np.geomspace(1 / 16, 32, 109)  # of 2/L
 
 

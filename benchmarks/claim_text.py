@@ -99,8 +99,8 @@ NOTE = (
     "A first look beyond vision, on data and thresholds of its own (`benchmarks/claim_text.py`; committed before the "
     "seeds were run, its tasks chosen with another seed): MiniLM with its last two layers free, three tasks of "
     "Debian's fortune files (two in English, one in Spanish; which collection is a saying from?), 1 364 to 1 400 "
-    "training texts of at most 20 tokens each. *Followed* is the plan's merge, or x₀ where the advice is not to merge; "
-    "*default* is the simple average of experts by BERT's published recipe (AdamW 3e-5, batch 16, warm-up) over the "
+    "training texts of at most 20 tokens each. “Followed” is the plan's merge, or x₀ where the advice is not to merge; "
+    "“default” is the simple average of experts by BERT's published recipe (AdamW 3e-5, batch 16, warm-up) over the "
     "longest run that the search allows. Cost is in per-sample gradients, everything before the merge counted."
 )
 PROJECT: dict[str, Any] = {
@@ -245,7 +245,7 @@ def verdict(table: Mapping[str, Any]) -> ClaimVerdict:
 def shown(table: Mapping[str, Any]) -> Shown:
     """Test risks of every seed, beside the prediction."""
     seeds = sorted(table["seeds"].values(), key=lambda stored: int(stored["seed"]))
-    places = [float(stored["seed"]) for stored in seeds]
+    places = range(len(seeds))
     names = {"pretrained": "x₀", "average: BERT": "default, averaged", "plan": "plan"}
     lines = [
         Line(label=label, x=places, y=[stored["goals"][name] for stored in seeds], style=f"method-{number}")
@@ -256,11 +256,13 @@ def shown(table: Mapping[str, Any]) -> Shown:
     lines.append(Line(label="plan, predicted", x=places, y=[p["value"] for p in predicted], style="predicted", **band))
     panel = Panel(
         title="mean risk over the tasks",
-        x_label="seed",
+        x_label="seed; horizontal: x₀, mean",
         y_label="nats",
         lines=lines,
         x_scale="linear",
         y_scale="linear",
+        ticks=[str(stored["seed"]) for stored in seeds],
+        zero=sum(stored["goals"]["pretrained"] for stored in seeds) / len(seeds),
     )
     return Shown(
         panels=(panel,),

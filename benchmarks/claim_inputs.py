@@ -109,7 +109,7 @@ def _pool_images(work: Path) -> Path:
     for index, name in enumerate(catalogue.names):
         path = folder / catalogue.class_names[int(catalogue.labels[index])] / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        catalogue.open_image(index).save(path)
+        catalogue.open_sample(index).save(path)
     return folder
 
 

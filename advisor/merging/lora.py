@@ -117,8 +117,8 @@ class AdaptedSource:
         self._changes = changes
         self._local = threading.local()  # each worker keeps the weight it is on
 
-    def read(self, name: str, start: int, stop: int) -> RawArray:
-        """Elements [start, stop) of the flattened tensor, in storage dtype."""
+    def read(self, name: str, start: int, stop: int, out: RawArray | None = None) -> RawArray:
+        """Elements [start, stop) of the flattened tensor, in storage dtype; fresh memory, whatever ``out`` is."""
         info = self._base.tensors[name]
         raw = self._base.read(name, start, stop)
         if not info.floating:

@@ -41,14 +41,14 @@ class SafetensorsFile:
         if getattr(self, "_descriptor", -1) >= 0:
             os.close(self._descriptor)
 
-    def read(self, name: str, start: int, stop: int) -> RawArray:
-        """Elements [start, stop) of the flattened tensor, in storage dtype.
+    def read(self, name: str, start: int, stop: int, out: RawArray | None = None) -> RawArray:
+        """Elements [start, stop) of the flattened tensor, in storage dtype; into ``out`` if it is given.
 
         Raises:
             UnreadableCheckpoint: the file ended early.
         """
         kind = STORAGE[self.tensors[name].dtype]
-        values = np.empty(stop - start, dtype=kind)
+        values = np.empty(stop - start, dtype=kind) if out is None else out
         view = values.view(np.uint8).data
         offset = self._begins[name] + start * kind.itemsize
         while view:
@@ -71,9 +71,9 @@ class ShardedSource:
         self.tensors = {name: shard.tensors[name] for name, shard in self._owners.items()}
         self.ties = {name: shard.ties[name] for name, shard in self._owners.items()}
 
-    def read(self, name: str, start: int, stop: int) -> RawArray:
-        """Elements [start, stop) of the flattened tensor, in storage dtype."""
-        return self._owners[name].read(name, start, stop)
+    def read(self, name: str, start: int, stop: int, out: RawArray | None = None) -> RawArray:
+        """Elements [start, stop) of the flattened tensor, in storage dtype; into ``out`` where that saves a copy."""
+        return self._owners[name].read(name, start, stop, out)
 
 
 def open_single(path: Path, *, place: str) -> Source:

@@ -70,8 +70,11 @@ class Source(Protocol):
     def ties(self) -> Mapping[str, str]:
         """Tensor → the first name (in order) of those that share its storage; itself when alone."""
 
-    def read(self, name: str, start: int, stop: int) -> RawArray:
-        """Elements [start, stop) of the flattened tensor, in storage dtype."""
+    def read(self, name: str, start: int, stop: int, out: RawArray | None = None) -> RawArray:
+        """Elements [start, stop) of the flattened tensor, in storage dtype.
+
+        ``out``, if given, has that length and dtype; a source that copies anyway copies there and returns it.
+        """
 
 
 Location = str | Path | Mapping[str, Any] | Source
@@ -135,8 +138,8 @@ class MemorySource:
             identity = (raw.__array_interface__["data"][0], info)
             self.ties[name] = seen.setdefault(identity, name) if raw.size else name
 
-    def read(self, name: str, start: int, stop: int) -> RawArray:
-        """Elements [start, stop) of the flattened tensor, in storage dtype."""
+    def read(self, name: str, start: int, stop: int, out: RawArray | None = None) -> RawArray:
+        """Elements [start, stop) of the flattened tensor, in storage dtype: a view, whatever ``out`` is."""
         return self._raw[name][start:stop]
 
 

@@ -83,6 +83,18 @@ def test_a_trainer_can_be_passed_in_and_is_told_the_same_seed_twice():
     assert (twins.squared_distances_ > 0).all()
 
 
+def test_pairs_trained_in_other_processes_give_the_same_bits():
+    task, rng = isotropic(), np.random.default_rng(0)
+    train, fresh = split_of(task.sample(20, rng)), split_of(task.sample(20, rng))
+    found = []
+    for n_jobs in (None, 2):
+        meter = CostMeter()
+        twins = StabilityTwins(RECIPE, num_pairs=4, n_jobs=n_jobs)
+        twins.fit(QuadraticObjective(task, np.zeros(3)), train, fresh, meter=meter)
+        found.append((twins.squared_distances_.tolist(), meter.units, twins.estimate_))
+    assert found[0] == found[1]
+
+
 def test_divergence_and_too_few_pairs_are_named_outcomes():
     with pytest.raises(TwinDiverged, match="lower the learning rate"):
         twins_of(RECIPE.replace(learning_rate=1e6), 20, num_pairs=2)

@@ -54,7 +54,7 @@ def decide(
     ws.progress("advice", 0, 1)
     situation = situation_of(ws, probes)
     try:
-        model = fit_model(data, ws.goal.weights, ws.project.seed)
+        model = fit_model(ws.run, data, ws.goal.weights, ws.project.seed)
         situation = searchable(situation, model, diverged_rates(diverged_experts(ws.run)))
     except (ProbesDiverged, TooFewProbes, NothingToSearch) as error:
         return None, refuse_unfitted(data, ws.goal, situation, str(error))

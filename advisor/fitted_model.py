@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from advisor.measured_on import MeasuredOn
 from advisor.observations import MergeObservation, ProbeData
 from advisor.risk_model import RiskModel
 from advisor.run_reading import read_value
@@ -57,13 +58,18 @@ def load_fitted(run: RunDirectory, project: Project) -> FittedModel:
     elif not run.has("recommendation.json"):
         run.require(MODEL_NAME)  # says which command makes it
     probes = read_value(run, PROBE_DATA_NAME, ProbeData.from_json).with_merges(stored_merges(run))
-    return FittedModel(model=fit_model(probes, project.task_weights(), project.seed), refitted=why)
+    return FittedModel(model=fit_model(run, probes, project.task_weights(), project.seed), refitted=why)
 
 
-def fit_model(probes: ProbeData, task_weights: Mapping[str, float], seed: int) -> RiskModel:
-    """Fit; the same input gives the same model."""
+def fit_model(run: RunDirectory, probes: ProbeData, task_weights: Mapping[str, float], seed: int) -> RiskModel:
+    """Fit; the same input gives the same model.  Its intervals are those of figures on the run's test samples."""
     total = sum(task_weights.values())
-    return RiskModel(task_weights={name: value / total for name, value in task_weights.items()}, seed=seed).fit(probes)
+    model = RiskModel(
+        task_weights={name: value / total for name, value in task_weights.items()},
+        seed=seed,
+        measured_on=MeasuredOn.of_run(run),
+    )
+    return model.fit(probes)
 
 
 def stored_merges(run: RunDirectory) -> tuple[MergeObservation, ...]:

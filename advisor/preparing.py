@@ -33,7 +33,7 @@ from estimators.encoder_files import find_encoder
 from estimators.encoder_loading import EncoderSource
 from estimators.files import read_json, sha256_bytes, write_json
 from estimators.head_files import DamagedHead, load_head, store_head
-from estimators.heads import HeadFit, fit_head
+from estimators.heads import HeadFit, fit_head, with_head
 from estimators.splits import SPLITS_FILE, DamagedSplit, read_records, split_catalogue
 from estimators.stored_tasks import load_task, record_notes, shared_samples, store_task, write_records
 from estimators.tasks import Task
@@ -113,13 +113,18 @@ def prepare(
     write_json(run_dir / PREPARED_FILE, about | {"data": data})
     return Prepared(
         backbone=backbone,
-        tasks=tuple(dataclasses.replace(task, head=heads[name].head.to(torch_device)) for name, task in tasks.items()),
+        tasks=tuple(on_device(with_head(task, heads[name]), torch_device) for name, task in tasks.items()),
         heads=heads,
         fingerprint=fingerprint,
         image_size=getattr(source, "image_size", None),
         notes=(*notes, *said, *head_notes),
         mended=tuple(mended),
     )
+
+
+def on_device(task: Task, device: torch.device) -> Task:
+    """The task with its head on the device; samples move batch by batch."""
+    return dataclasses.replace(task, head=task.fitted_head().to(device))
 
 
 def backbone_source(project: Project) -> Source:

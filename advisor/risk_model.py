@@ -25,6 +25,7 @@ from advisor.drift_cosines import drift_cosines
 from advisor.elasticities import local_exponents, neighbours
 from advisor.exposure import FAMILIES, Exposure, TaskScales, rows
 from advisor.jump_hazard import JumpHazard
+from advisor.measured_on import MeasuredOn
 from advisor.method_shares import fit_methods
 from advisor.observations import MergeObservation, ProbeData
 from advisor.plan import FloatArray, Plan, PlanTable
@@ -52,14 +53,25 @@ class RiskModel:
         task_weights: task -> weight p_i in the goal; default 1/N.  Scaled to sum to one.
         level: nominal coverage of intervals.
         seed: seed of the posterior draws.
+        measured_on: the test samples that predictions will be compared with.  Intervals of risks are then those of a
+            figure measured there: its sampling error, s/sqrt(m) with s the relative spread of single losses at x_0, is
+            added, and tasks that share samples err together.  Default: intervals of the risk itself.
     """
 
-    def __init__(self, *, task_weights: Mapping[str, float] | None = None, level: float = 0.90, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        task_weights: Mapping[str, float] | None = None,
+        level: float = 0.90,
+        seed: int = 0,
+        measured_on: MeasuredOn | None = None,
+    ) -> None:
         if not 0 < level < 1:
             raise ValueError(f"level={level} must lie in (0, 1); 0.9 is usual")
         self.task_weights = None if task_weights is None else dict(task_weights)
         self.level = level
         self.seed = seed
+        self.measured_on = measured_on
 
     def fit(self, probes: ProbeData) -> RiskModel:
         """Fit displacement, then risk; returns self.
@@ -183,6 +195,7 @@ class RiskModel:
             "task_weights": self.task_weights,
             "level": self.level,
             "seed": self.seed,
+            "measured_on": None if self.measured_on is None else self.measured_on.to_json(),
             "constants": self.constants_.to_json(),
             "displacement": self.displacement_.to_json(),
             "hazard": self.hazard_.to_json(),
@@ -202,7 +215,13 @@ class RiskModel:
         """The inverse of :meth:`to_json`; another version is refused."""
         if data.get("version") != MODEL_VERSION:
             raise ValueError(f"version={data.get('version')!r} of the risk model is not {MODEL_VERSION}; fit it again")
-        model = cls(task_weights=data["task_weights"], level=data["level"], seed=data["seed"])
+        figures = data.get("measured_on")  # models of older runs have none
+        model = cls(
+            task_weights=data["task_weights"],
+            level=data["level"],
+            seed=data["seed"],
+            measured_on=None if figures is None else MeasuredOn.from_json(figures),
+        )
         model.constants_ = Constants.from_json(data["constants"])
         model.scales_ = TaskScales.from_constants(model.constants_)
         initial: dict[str, Any] = {name: np.array(values, dtype=float) for name, values in data["initial"].items()}
@@ -318,13 +337,26 @@ class RiskModel:
         worse = self.residuals_.correct(worse, self._floor(), moves.exposure)
         worse = worse * np.exp(self.hazard_.at(moves.exposure, scales)[0])[:, None]
         mean, start = risk @ self.weights_, scales.initial_risk @ self.weights_
-        shared = np.sqrt((risk * scales.initial_spread) ** 2 @ self.weights_**2) / mean
-        extra = np.hypot(np.hypot(np.log(worse / risk), scales.initial_spread), jump_spread[:, None])
+        level_spread, overlap = self._level_spread()
+        errors = risk * level_spread * self.weights_
+        shared = np.sqrt(np.einsum("mi,ij,mj->m", errors, overlap, errors)) / mean
+        extra = np.hypot(np.hypot(np.log(worse / risk), level_spread), jump_spread[:, None])
         tasks = interval(samples, risk, scales.initial_risk, extrapolation[:, None], level, extra)
         own = np.hypot(np.log(worse @ self.weights_ / mean), jump_spread)
         goal = interval(goals, mean, start, extrapolation, level, np.hypot(own, shared))
         low, high = interval(goals, mean, start, extrapolation, level, own)
         return *tasks, *goal, low / start, high / start
+
+    def _level_spread(self) -> tuple[FloatArray, FloatArray]:
+        """Relative standard error [N] of r_0 and of the test figure, if its size is known, and its correlations [N, N].
+
+        Splits put an image on the same side for every task, so tasks that share test samples share those of r_0 too.
+        """
+        scales, figures = self.scales_, self.measured_on
+        if figures is None:
+            return scales.initial_spread, np.eye(len(scales.names))
+        growth = np.sqrt(1 + scales.initial_samples / figures.size_array(scales.names))
+        return np.asarray(scales.initial_spread * growth), figures.overlap(scales.names)
 
 
 def _weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> FloatArray:

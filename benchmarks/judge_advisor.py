@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.measured_on import MeasuredOn
 from advisor.observations import ProbeData
 from advisor.plan import Plan, PlanTable
 from advisor.probing import LINEAR_METHOD, MergePoint, Probe, design_probes, measured_gain, next_probe
@@ -61,7 +62,7 @@ def advise_on_suite(suite: Suite, seed: int, *, replay: Replay | None = None) ->
     """The advisor's first advice on a seed, before any long training; ``replay`` overrides its own probes."""
     replay = replay_design(suite, seed) if replay is None else replay
     candidates = candidate_plans(suite, seed)
-    model = RiskModel(seed=0).fit(replay.data)
+    model = fit_on_suite(suite, seed, replay.data)
     predicted = predict_goal(model, candidates.plans)
     return SuiteAdvice(
         candidates=candidates,
@@ -71,6 +72,12 @@ def advise_on_suite(suite: Suite, seed: int, *, replay: Replay | None = None) ->
         model=model,
         replay=replay,
     )
+
+
+def fit_on_suite(suite: Suite, seed: int, data: ProbeData) -> RiskModel:
+    """The model as a run fits it: its intervals are those of figures on the suite's test samples."""
+    size = suite.evaluation_size(seed, "test")
+    return RiskModel(seed=0, measured_on=MeasuredOn(sizes=dict.fromkeys(suite.tasks, size), shared={})).fit(data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -206,7 +213,7 @@ def advisor_curve(
         cost += float(candidates.training_cost[wanted]) + int(rows.sum()) * evaluation_units(suite, seed)
         measured |= rows
         data = _with_rows(suite, data, candidates.rows[rows])
-        predicted = predict_goal(RiskModel(seed=0).fit(data), candidates.plans)
+        predicted = predict_goal(fit_on_suite(suite, seed, data), candidates.plans)
         goal = np.where(measured, candidates.validation, predicted.value)
         price = np.where(measured, 1.0, predicted.price)
         choice = choose(goal, price, suite.initial(seed, "validation").mean())

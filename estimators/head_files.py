@@ -14,6 +14,8 @@ from estimators.files import write_bytes_atomic
 from estimators.heads import HeadFit
 from estimators.tasks import LinearHead
 
+LOSSES = "held_out_losses"
+
 
 class DamagedHead(ValueError):
     """A stored head that cannot be read, or that was fitted on other features or samples."""
@@ -27,6 +29,8 @@ def head_path(run: Path, task: str) -> Path:
 def store_head(run: Path, task: str, fit: HeadFit, *, basis: str) -> None:
     """Write a head; ``basis`` names the weights and samples that it was fitted on."""
     tensors = {"weight": fit.head.weight.cpu().contiguous(), "bias": fit.head.bias.cpu().contiguous()}
+    if fit.held_out_losses is not None:
+        tensors[LOSSES] = fit.held_out_losses.cpu().contiguous()
     about = {
         "basis": basis,
         "sha256": fingerprint(tensors),
@@ -51,17 +55,18 @@ def load_head(run: Path, task: str, *, basis: str) -> HeadFit:
             about = json.loads(file.metadata()["fit"])
             risk = about["cross_validated_risk"]
             # copied out of the file, where they lie at odd addresses: the last bits of a product depend on them
-            head = LinearHead(weight=file.get_tensor("weight").clone(), bias=file.get_tensor("bias").clone())
-        if about["sha256"] != fingerprint({"weight": head.weight, "bias": head.bias}):
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        if about["sha256"] != fingerprint(tensors):
             raise DamagedHead(f"path={str(path)!r} is not what the run wrote down (SHA-256 differs); fit it again")
         if about["basis"] != basis:
             raise DamagedHead(f"path={str(path)!r} was fitted on other weights or samples; fit it again")
         return HeadFit(
-            head=head,
+            head=LinearHead(weight=tensors["weight"], bias=tensors["bias"]),
             strength=float(about["strength"]),
             cross_validated_risk=math.nan if risk is None else float(risk),
             train_accuracy=float(about["train_accuracy"]),
             units=float(about["units"]),
+            held_out_losses=tensors.get(LOSSES),  # heads of older runs have none
             caveats=tuple(about["caveats"]),
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -46,6 +46,9 @@ class HeadFit:
         head: the head on raw features.
         strength: the chosen C.
         cross_validated_risk: risk at C on held-out folds, nats; NaN where cross-validation was not possible.
+        held_out_losses: loss of each training sample under the head of the folds without it, at C, float32 [n] in the
+            order of the samples: as many fresh draws of x_0's risk, at no further cost; ``None`` where
+            cross-validation was not possible.
         train_accuracy: share of the training samples classified correctly.
         units: cost of the features, per-sample gradients.
         caveats: named outcomes: separable classes, C on the edge of its grid, too few samples, no convergence.
@@ -56,14 +59,18 @@ class HeadFit:
     cross_validated_risk: float
     train_accuracy: float
     units: float
+    held_out_losses: Tensor | None = None
     caveats: tuple[str, ...] = ()
 
 
 def fit_heads(backbone: Backbone, tasks: Sequence[Task], *, seed: int, meter: CostMeter) -> tuple[Task, ...]:
     """The tasks, each with a head fitted on its training samples at x_0."""
-    return tuple(
-        dataclasses.replace(task, head=fit_head(backbone, task, seed=seed, meter=meter).head) for task in tasks
-    )
+    return tuple(with_head(task, fit_head(backbone, task, seed=seed, meter=meter)) for task in tasks)
+
+
+def with_head(task: Task, fit: HeadFit) -> Task:
+    """The task with a fitted head and the losses on its held-out folds."""
+    return dataclasses.replace(task, head=fit.head, held_out_losses=fit.held_out_losses)
 
 
 def fit_head(backbone: Backbone, task: Task, *, seed: int, meter: CostMeter) -> HeadFit:
@@ -109,6 +116,7 @@ def fit_head(backbone: Backbone, task: Task, *, seed: int, meter: CostMeter) -> 
         cross_validated_risk=fit.risk,
         train_accuracy=accuracy,
         units=FORWARD_UNITS * len(labels),
+        held_out_losses=None if fit.losses is None else torch.tensor(fit.losses, dtype=torch.float32),
         caveats=tuple(caveats),
     )
 
@@ -132,6 +140,7 @@ class _Fit:
     bias: FloatArray
     strength: float
     risk: float
+    losses: FloatArray | None
     caveats: tuple[str, ...]
 
 
@@ -145,7 +154,7 @@ def _cross_validated(features: FloatArray, labels: NDArray[Any], task: Task, see
         absent = task.class_names[int(counts.argmin())]
         raise ValueError(f"task {task.name!r}: class {absent!r} has no training sample; add some or leave it out")
     folds = min(FOLDS, int(counts.min()))
-    strength, risk = 1.0, math.nan
+    strength, risk, losses = 1.0, math.nan, None
     if folds < 2:
         caveats.append(
             f"task {task.name!r}: class {task.class_names[int(counts.argmin())]!r} has 1 training sample, so the "
@@ -153,31 +162,32 @@ def _cross_validated(features: FloatArray, labels: NDArray[Any], task: Task, see
         )
     else:
         splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
-        risks = np.zeros(len(STRENGTHS))
+        each = np.zeros((len(STRENGTHS), len(labels)))
         for train, held_out in splitter.split(features, labels):
-            risks += _path_risks(features[train], labels[train], features[held_out], labels[held_out])
-        best = int(risks.argmin())
-        strength, risk = STRENGTHS[best], float(risks[best] / len(labels))
+            each[:, held_out] = _path_losses(features[train], labels[train], features[held_out], labels[held_out])
+        best = int(each.sum(axis=1).argmin())
+        strength, losses = STRENGTHS[best], each[best]
+        risk = float(losses.mean())
         if best in (0, len(STRENGTHS) - 1):
             side = "weakest" if best else "strongest"
             caveats.append(f"task {task.name!r}: the head's regularisation is the {side} of its grid (C={strength:g})")
     weight, bias, converged = _logistic(features, labels, strength, start=None)
     if not converged:
         caveats.append(f"task {task.name!r}: the head's fit stopped after {MAX_ITERATIONS} steps without converging")
-    return _Fit(weight=weight, bias=bias, strength=strength, risk=risk, caveats=tuple(caveats))
+    return _Fit(weight=weight, bias=bias, strength=strength, risk=risk, losses=losses, caveats=tuple(caveats))
 
 
-def _path_risks(x: FloatArray, y: NDArray[Any], x_held: FloatArray, y_held: NDArray[Any]) -> FloatArray:
-    """Summed held-out loss for each C, each fit warm-started at the one before."""
-    risks, start = [], None
+def _path_losses(x: FloatArray, y: NDArray[Any], x_held: FloatArray, y_held: NDArray[Any]) -> FloatArray:
+    """Loss of each held-out sample for each C [S, m], each fit warm-started at the one before."""
+    losses, start = [], None
     for strength in STRENGTHS:
         weight, bias, _ = _logistic(x, y, strength, start=start)
         start = (weight, bias)
         logits = x_held @ weight.T + bias
         top = logits.max(axis=1)
         log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-        risks.append(float((log_sum - logits[np.arange(len(y_held)), y_held]).sum()))
-    return np.array(risks)
+        losses.append(log_sum - logits[np.arange(len(y_held)), y_held])
+    return np.array(losses)
 
 
 def _logistic(

@@ -124,7 +124,8 @@ def measuring_basis(
     parts: list[object] = [None if weights is None else tensor_digest(weights), *map(repr, others)]
     for name, task in tasks.items():
         splits = [tensor_digest(value) for s in (task.train, task.validation) for value in (s.inputs, s.labels)]
-        parts.append([name, objective_fingerprint(objectives[name]), splits])
+        held_out = None if task.held_out_losses is None else tensor_digest(task.held_out_losses)
+        parts.append([name, objective_fingerprint(objectives[name]), splits, held_out])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -183,10 +183,14 @@ class _Measuring:
         return stable_seed("constants", self.seed, name, purpose)
 
     def initial_risk(self, name: str) -> None:
-        """r_0, accuracy and gap on validation samples."""
+        """r_0, accuracy and gap on validation samples, with the head's cross-validated losses."""
         with self.meter.purpose("initial risk"):
             risk = InitialRisk(num_samples=self.budget.risk_samples, random_state=self.draw(name, "risk")).fit(
-                self.objectives[name], self.tasks[name].validation, self.weights, meter=self.meter
+                self.objectives[name],
+                self.tasks[name].validation,
+                self.weights,
+                meter=self.meter,
+                further=self.tasks[name].held_out_losses if self.weights is None else None,
             )
         self.found.fields[name] |= {
             "initial_risk": risk.estimate_,

@@ -91,6 +91,8 @@ class Task:
         validation: held-out samples that choose and refit.
         class_names: names of the C classes.
         head: linear head on x_0's features; ``None`` until it is fitted.
+        held_out_losses: losses at x_0 of the training samples under heads fitted without them, float32 [n]
+            (``estimators.heads.HeadFit``); ``None`` where there are none.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Task:
     validation: Split
     class_names: tuple[str, ...]
     head: LinearHead | None = None
+    held_out_losses: Tensor | None = None
 
     @property
     def num_classes(self) -> int:

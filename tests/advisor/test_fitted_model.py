@@ -5,11 +5,13 @@ import json
 import pytest
 
 from advisor.fitted_model import MERGES_NAME, load_fitted, store_merges, stored_merges
+from advisor.measured_on import MeasuredOn
 from advisor.plan import Plan
 from advisor.project import Project
 from advisor.risk_model import RiskModel
 from advisor.runs import ArtefactMissing, RunDirectory
 from estimators.recipe import Recipe
+from estimators.stored_tasks import write_records
 from tests.advisor.quadratic_merges import QuadraticWorld
 
 WORLD = QuadraticWorld.drawn(names=("low", "high"), size=20)
@@ -90,3 +92,15 @@ def test_a_run_without_advice_names_the_command_that_makes_it(tmp_path):
     run = RunDirectory.create(tmp_path, "p")
     with pytest.raises(ArtefactMissing, match="has no whole risk_model.json yet; make it first: merge-advisor recomm"):
         load_fitted(run, PROJECT)
+
+
+def test_intervals_are_those_of_figures_on_the_runs_test_samples(run):
+    assert MeasuredOn.of_run(run) is None
+    tasks = {
+        name: {"pool": "p", "samples": {"test": samples}} for name, samples in {"low": "ab", "high": "bcde"}.items()
+    }
+    write_records(run.path, tasks, seed=5)
+    run.discard("risk_model.json")
+    found = load_fitted(run, PROJECT).model.measured_on
+    assert found.sizes == {"low": 2, "high": 4}
+    assert found.shared["low"]["high"] == pytest.approx(1 / 8**0.5)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from advisor.measured_on import MeasuredOn
 from advisor.observations import MergeObservation, ProbeData
 from advisor.plan import Plan, PlanTable
 from advisor.risk_model import RiskModel, TooFewProbes
@@ -275,3 +276,31 @@ def test_a_table_predicts_like_its_plans(models: list[RiskModel]) -> None:
     plans = long_plans(QuadraticWorld.drawn())
     table = PlanTable.from_plans(plans, models[0].constants_.num_samples)
     np.testing.assert_array_equal(models[0].predict(table).goal, models[0].predict(plans).goal)
+
+
+def test_intervals_of_measured_figures_hold_the_sampling_error_of_the_test_samples(
+    worlds: list[QuadraticWorld],
+) -> None:
+    """With as many test samples as x_0 was measured on, the level's relative error grows by sqrt(2), and it alone."""
+    world = worlds[0]
+    plans, found = [plan_of(world.names)], {}
+    for size in (None, 50, 10**9):
+        figures = None if size is None else MeasuredOn(sizes=dict.fromkeys(world.names, size), shared={})
+        model = RiskModel(measured_on=figures).fit(world.probes())
+        spread, samples = np.full(len(world.names), 0.1), np.full(len(world.names), 50.0)
+        model.scales_ = dataclasses.replace(model.scales_, initial_spread=spread, initial_samples=samples)
+        found[size] = model.predict(plans, return_interval=True)
+        assert RiskModel.from_json(json.loads(json.dumps(model.to_json()))).measured_on == model.measured_on
+        if size == 50:
+            np.testing.assert_allclose(model._level_spread()[0], np.sqrt(2) * 0.1)
+            one = {name: dict.fromkeys(world.names, 1.0) for name in world.names}
+            model.measured_on = dataclasses.replace(figures, shared=one)
+            together = model.predict(plans, return_interval=True)
+    risk, figure, many = found.values()
+    assert figure.goal.tolist() == risk.goal.tolist()
+    assert figure.relative_low.tolist() == risk.relative_low.tolist()  # the gain is measured on the same samples
+    assert (figure.task_high > risk.task_high).all()
+    assert (figure.goal_high > risk.goal_high).all()
+    np.testing.assert_allclose(many.goal_high, risk.goal_high, rtol=1e-6)
+    assert (together.goal_high > figure.goal_high).all()  # tasks on the same samples err together
+    assert together.task_high.tolist() == figure.task_high.tolist()

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,13 @@ def test_a_stored_head_comes_back_with_how_it_was_fitted(tmp_path: Path) -> None
         fit.units,
     )
     assert again.caveats == fit.caveats
+    assert torch.equal(again.held_out_losses, fit.held_out_losses)
+
+
+def test_a_head_stored_without_held_out_losses_is_read(tmp_path: Path) -> None:
+    fit = dataclasses.replace(fit_head(Identity(5), task([20, 20]), seed=0, meter=CostMeter()), held_out_losses=None)
+    store_head(tmp_path, "a", fit, basis="x0|data")
+    assert load_head(tmp_path, "a", basis="x0|data").held_out_losses is None
 
 
 def test_a_head_of_other_weights_or_a_damaged_one_is_refused(tmp_path: Path) -> None:

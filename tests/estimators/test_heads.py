@@ -168,3 +168,27 @@ def test_a_fitted_head_lies_in_memory_as_a_stored_one(tmp_path) -> None:
     assert fit.head.weight.stride() == stored.head.weight.stride()
     assert torch.equal(fit.head.weight, stored.head.weight)
     assert [part.data_ptr() % 64 for part in (stored.head.weight, stored.head.bias)] == [0, 0]
+
+
+def test_held_out_losses_are_those_of_heads_fitted_without_the_sample() -> None:
+    """Against scikit-learn's own cross-validated probabilities at the chosen strength."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    given = task([40, 60, 50], spread=2.5, seed=3)
+    fit = fit_head(Identity(5), given, seed=4, meter=CostMeter())
+    x, y = given.train.inputs.double().numpy(), given.train.labels.numpy()
+    model = LogisticRegression(C=fit.strength, max_iter=2000)
+    folds = StratifiedKFold(n_splits=5, shuffle=True, random_state=4)
+    chances = cross_val_predict(model, (x - x.mean(0)) / x.std(0), y, cv=folds, method="predict_proba")
+    assert fit.held_out_losses is not None
+    np.testing.assert_allclose(
+        fit.held_out_losses.numpy(), -np.log(chances[np.arange(len(y)), y]), rtol=2e-2, atol=2e-3
+    )
+    assert fit.held_out_losses.double().mean().item() == pytest.approx(fit.cross_validated_risk, rel=1e-5)
+    (headed,) = heads.fit_heads(Identity(5), [given], seed=4, meter=CostMeter())
+    assert torch.equal(headed.held_out_losses, fit.held_out_losses)
+
+
+def test_without_cross_validation_there_are_no_held_out_losses() -> None:
+    assert fit_head(Identity(5), task([1, 30]), seed=0, meter=CostMeter()).held_out_losses is None

@@ -83,9 +83,23 @@ def _damaged_lines(lines: list[bytes]) -> list[int]:
             damaged.append(number)
         elif data["op_code"] == _CREATE_TRIAL:
             attrs = data.get("user_attrs") or {}
-            if "record" in attrs and attrs.get("checksum") != checksum(attrs["record"]):
+            if "record" in attrs and (attrs.get("checksum") != checksum(attrs["record"]) or not _readable(data)):
                 damaged.append(number)
     return damaged
+
+
+def _readable(trial: Mapping[str, Any]) -> bool:
+    """Whether Optuna can read the parts of a trial that no checksum covers: its distributions and its state."""
+    from optuna.distributions import json_to_distribution
+    from optuna.trial import TrialState
+
+    try:
+        for text in (trial.get("distributions") or {}).values():
+            json_to_distribution(text)
+        TrialState(trial.get("state", TrialState.COMPLETE.value))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
 
 
 def _coherent(lines: list[bytes]) -> bool:

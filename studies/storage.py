@@ -178,7 +178,9 @@ def open_study(storage: StudyStorage, *, settings: Mapping[str, Any], objectives
                 load_if_exists=True,
             )
         stored = dict(study.user_attrs)
-    except (KeyError, IndexError, TypeError, AssertionError, json.JSONDecodeError) as error:
+    except DatabaseUnreachable:
+        raise
+    except (KeyError, IndexError, TypeError, AssertionError, ValueError) as error:
         raise CorruptStudyError(
             f"study file {place_of(storage)} cannot be replayed ({type(error).__name__}: {error}); "
             "move it away and run again, the same seed finds the same plan"

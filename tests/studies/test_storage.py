@@ -87,6 +87,8 @@ def damage(path: Path, number: int, how: str) -> None:
         place = line.index(b'"goal":') + 12
         digit = b"7" if line[place : place + 1] != b"7" else b"3"
         lines[number - 1] = line[:place] + digit + line[place + 1 :]
+    elif how == "misspell":  # a flipped letter outside the checksum's reach
+        lines[number - 1] = line.replace(b"FloatDistribution", b"FloatDistRibution", 1)
     elif how == "garble":
         lines[number - 1] = b"\x00\xff" + line[2:]
     else:
@@ -94,7 +96,7 @@ def damage(path: Path, number: int, how: str) -> None:
     path.write_bytes(b"".join(lines))
 
 
-@pytest.mark.parametrize("how", ["flip", "garble", "cut"])
+@pytest.mark.parametrize("how", ["flip", "garble", "cut", "misspell"])
 @pytest.mark.parametrize("number", [5, 12, 20])
 def test_a_damaged_line_is_named_and_its_trial_alone_is_redone(tmp_path: Path, how: str, number: int) -> None:
     whole = search(journal(tmp_path))
@@ -109,6 +111,24 @@ def test_a_damaged_line_is_named_and_its_trial_alone_is_redone(tmp_path: Path, h
     clean = search(journal(tmp_path))
     assert clean.caveats == ()
     assert len(path.read_bytes().splitlines()) == len(before.splitlines())
+
+
+def test_one_flipped_bit_anywhere_is_mended_or_refused_by_name(tmp_path: Path) -> None:
+    whole = search(journal(tmp_path))
+    path = tmp_path / "study.log"
+    before, rng = path.read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(0, 8 * len(before), 80):
+        data = bytearray(before)
+        data[place // 8] ^= 1 << int(place % 8)
+        for left in tmp_path.glob("study.log*"):
+            left.unlink()
+        path.write_bytes(data)
+        try:
+            again = search(journal(tmp_path))
+        except (CorruptStudyError, ForeignStudyError) as error:
+            assert "study.log" in str(error) or "recipes" in str(error), place
+        else:
+            assert again.best == whole.best, place
 
 
 def test_without_repair_a_damaged_line_is_an_error_that_names_it(tmp_path: Path) -> None:

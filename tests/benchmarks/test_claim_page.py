@@ -134,3 +134,24 @@ def test_a_risk_that_is_no_number_or_enormous_counts_as_the_ceiling_and_a_negati
     assert [capped(value) for value in (None, np.nan, np.inf, 11.0, 0.5)] == [DIVERGED_RISK] * 4 + [0.5]
     with pytest.raises(BrokenTable, match=r"risk=-0.1 must be at least 0"):
         capped(-0.1)
+
+
+def test_the_small_measurement_says_part_by_part_whether_the_stored_verdict_comes_out_again(
+    tmp_path, monkeypatch, capsys
+):
+    from benchmarks import claims
+
+    before = stored(tmp_path / "before", units())
+
+    def trains(design, work, out, **_):
+        assert (design.name, design.claims) == ("small", (1, 3, 5))
+        stored(out, [unit("resnet", seed, Truth(penalty=-0.05)) for seed in range(3)])
+
+    monkeypatch.setattr(claims, "build", trains)
+    claims.main(["small", "--tables", str(before), "--pool", str(tmp_path / "pool")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "claim 1, Learning rate: small holds, stored holds"
+    assert sum(line.split()[0] == "CONTRADICTS" for line in lines) == 1
+    (contradiction,) = [line for line in lines if "CONTRADICTS" in line]
+    assert "every further expert hurts" in contradiction
+    assert sum(line.split()[0] == "agrees" for line in lines) == 8

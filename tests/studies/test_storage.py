@@ -123,12 +123,12 @@ def test_one_flipped_bit_anywhere_is_mended_or_refused_by_name(tmp_path: Path) -
         for left in tmp_path.glob("study.log*"):
             left.unlink()
         path.write_bytes(data)
+        said, again = "", None
         try:
             again = search(journal(tmp_path))
         except (CorruptStudyError, ForeignStudyError) as error:
-            assert "study.log" in str(error) or "recipes" in str(error), place
-        else:
-            assert again.best == whole.best, place
+            said = str(error)
+        assert "study" in said if again is None else again.best == whole.best, place
 
 
 def test_without_repair_a_damaged_line_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ For a merge with predicted goal risk v, interval [l, h] (90 %, log-normal) and m
 
     z = log(m/v) / (log(h/v)/z90)   for m > v,   log(m/v) / (log(v/l)/z90)   else,   z90 = 1.645
 
-and at nominal level q a share P(|z| <= Phi^-1((1+q)/2)) of the merges should lie inside.  The probes' merges were used
-to fit the model, so they can only show intervals that are too narrow, never prove them wide enough.
+m counts from the model's own level of x_0's risk: what is measured is the ratio to x_0 on the merge's own samples.  At
+nominal level q a share P(|z| <= Phi^-1((1+q)/2)) of the merges should lie inside.  The probes' merges were used to fit
+the model, so they can only show intervals that are too narrow, never prove them wide enough.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def calibrate(ask: WhatIf, merges: Sequence[MergeObservation]) -> Calibration | 
     if not known:
         return None
     predicted = ask.goals([m.plan for m in known])
-    measured = [ask.goal.of(m.risks) for m in known]
+    level = ask.model.initial_risks
+    measured = [ask.goal.of(m.risks_at(level)) for m in known]
     scores = np.array([_score(p.value, p.low, p.high, m) for p, m in zip(predicted, measured, strict=True)])
     coverage = [float(np.mean(np.abs(scores) <= norm.ppf((1 + level) / 2))) for level in LEVELS]
     return Calibration(

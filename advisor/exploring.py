@@ -248,7 +248,8 @@ class Explorer:
             recipe = next(iter(merge.plan.recipes.values()))
             whole = set(merge.risks) == set(self.names) and min(merge.plan.coefficients.values()) > 0
             if whole and not merge.diverged and recipe.optimizer == setting.optimizer:
-                found.append((*(value_of(merge.plan, knob) for knob in knobs), ask.goal.of(merge.risks)))
+                goal = ask.goal.of(merge.risks_at(ask.model.initial_risks))
+                found.append((*(value_of(merge.plan, knob) for knob in knobs), goal))
             if len(found) == most:
                 break
         return tuple(found[::-1])  # type: ignore[arg-type]

@@ -89,6 +89,13 @@ class MergeObservation:
         """Whether any evaluated risk is infinite."""
         return any(math.isinf(risk) for risk in self.risks.values())
 
+    def risks_at(self, initial_risks: Mapping[str, float]) -> dict[str, float]:
+        """Measured risks brought to another level of x_0's, r_j r_0j'/r_0j: what predictions from there compare with.
+
+        A few evaluation samples can lie far from x_0's risk on all; the ratio, measured on the same samples, does not.
+        """
+        return {name: risk * initial_risks[name] / self.initial_risks[name] for name, risk in self.risks.items()}
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; an infinite number becomes ``None``."""
         gram = self.displacement_gram

@@ -98,6 +98,12 @@ class RiskModel:
         self.reach_ = probed_ranges([self._exposure([merge.plan]) for merge in probes.merges if not merge.diverged])
         return self
 
+    @property
+    def initial_risks(self) -> dict[str, float]:
+        """Task -> r_0, the level that predictions start from."""
+        self._check_fitted()
+        return dict(zip(self.scales_.names, self.scales_.initial_risk.tolist(), strict=True))
+
     def predict(self, plans: PlanTable | Sequence[Plan], *, return_interval: bool = False) -> RiskPrediction:
         """Predicted risk of every task and of the goal.
 

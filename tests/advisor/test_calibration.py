@@ -42,3 +42,23 @@ def test_merges_that_diverged_or_miss_a_task_are_left_out() -> None:
     assert (len(found.measured), found.left_out) == (1, 1)
     assert found.predicted[0] == pytest.approx(ask.goals([probes.merges[1].plan])[0].value)
     assert calibrate(ask, [dead]) is None
+
+
+def test_merges_measured_on_easy_samples_count_from_the_models_level() -> None:
+    """The same ratios to x_0 on samples where every loss is a third: nothing changes."""
+    world = QuadraticWorld.drawn()
+    probes = world.probes()
+    ask = WhatIf(model=RiskModel().fit(probes), goal=Goal(weights=dict.fromkeys(world.names, 1.0)))
+    easy = [
+        dataclasses.replace(
+            merge,
+            risks={name: risk / 3 for name, risk in merge.risks.items()},
+            initial_risks={name: risk / 3 for name, risk in merge.initial_risks.items()},
+        )
+        for merge in probes.merges
+    ]
+    usual, found = calibrate(ask, probes.merges), calibrate(ask, easy)
+    assert usual is not None
+    assert found is not None
+    np.testing.assert_allclose(found.measured, usual.measured)
+    assert found.coverage == usual.coverage

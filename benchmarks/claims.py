@@ -84,7 +84,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the stored tables")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
     if options.command == "build":
         given = sys.argv[1:] if arguments is None else arguments
         build(
@@ -108,4 +107,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # of this process alone: whoever calls main() keeps its own arithmetic
     main()

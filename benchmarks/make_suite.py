@@ -214,7 +214,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
     grid = Grid.from_mapping(yaml.safe_load(options.grid.read_text()), options.grid.parent)
     given = ["make_suite.py", options.project.name, "--grid", options.grid.name, "--out", options.out.name]
     make_suite(
@@ -230,4 +229,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # of this process alone: whoever calls main() keeps its own arithmetic
     main()

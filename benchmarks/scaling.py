@@ -98,7 +98,7 @@ def _slept(pool: Pool) -> dict[str, Any]:
 
 def speed_up() -> dict[str, Any]:
     """The training jobs of one probe of 8 tasks on 1 and 2 workers."""
-    recipe = Recipe(learning_rate=1e-3, batch_size=8, steps=40)
+    recipe = Recipe(learning_rate=1e-3, batch_size=8, steps=400)
     found: dict[str, Any] = {"tasks": 8, "recipe": recipe.describe(), "wall_seconds": {}}
     kept: dict[int, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -55,7 +55,7 @@ def merge(
         str | None,
         typer.Option(
             help="With auto and --data: validation labels a class that may be looked at: all, a number, or 0 for "
-            "unlabelled images.  Default: all.",
+            "unlabelled samples.  Default: all.",
             metavar="all|K",
             rich_help_panel=FILES,
         ),

@@ -1,13 +1,13 @@
 r"""Coefficients that tune themselves, for finished experts of known or unknown history.
 
     tune(base, experts)                                from weights alone: norms, overlaps, a stated prior
-    tune(base, experts, data=project, labels=0)        unlabelled images: agree with each expert on its own task
+    tune(base, experts, data=project, labels=0)        unlabelled samples: agree with each expert on its own task
     tune(base, experts, data=project, labels=5)        so many labels a class, agreement for the rest
     tune(base, experts, data=project)                  all validation labels
 
 Every merge is recombined in memory from cached task vectors, measured once on validation images, and its logits feed a
 surrogate that says where to measure next (``advisor.coefficients_search``).  Test data are never opened.  Choosing on
-unlabelled images adapts to those images: figures measured on the same ones are transductive, those on new images are
+unlabelled samples adapts to those images: figures measured on the same ones are transductive, those on new images are
 not.
 """
 

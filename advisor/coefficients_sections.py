@@ -7,7 +7,7 @@ from advisor.report_sections import Section, Table
 
 SOURCE_WORDS = {
     "weights": "from weights alone",
-    "unlabelled": "on unlabelled images",
+    "unlabelled": "on unlabelled samples",
     "few labels": "on a few labels a class",
     "validation": "on validation labels",
 }

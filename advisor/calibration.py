@@ -58,8 +58,8 @@ def calibrate(ask: WhatIf, merges: Sequence[MergeObservation]) -> Calibration | 
     if not known:
         return None
     predicted = ask.goals([m.plan for m in known])
-    level = ask.model.initial_risks
-    measured = [ask.goal.of(m.risks_at(level)) for m in known]
+    start = ask.model.initial_risks
+    measured = [ask.goal.of(m.risks_at(start)) for m in known]
     scores = np.array([_score(p.value, p.low, p.high, m) for p, m in zip(predicted, measured, strict=True)])
     coverage = [float(np.mean(np.abs(scores) <= norm.ppf((1 + level) / 2))) for level in LEVELS]
     return Calibration(

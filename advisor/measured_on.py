@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.run_manifest import DamagedArtefact
 from advisor.runs import RunDirectory
 from estimators.splits import SPLITS_FILE, read_records
+from estimators.stored_tasks import sample_sides
 
 FloatArray = NDArray[np.float64]
 
@@ -49,16 +51,26 @@ class MeasuredOn:
 
     @classmethod
     def of_run(cls, run: RunDirectory) -> MeasuredOn | None:
-        """The test samples of a run's tasks; ``None`` where they are not split yet."""
+        """The test samples of a run's tasks; ``None`` where they are not split yet.
+
+        Raises:
+            DamagedArtefact: if the splits of the run cannot be what this program wrote.
+        """
         if not (run.path / SPLITS_FILE).exists():
             return None
-        records = read_records(run.path)
-        return cls.of_names(
-            {
-                name: [f"{record.get('pool') or record.get('origin')}/{sample}" for sample in record["samples"]["test"]]
-                for name, record in records.items()
-            }
-        )
+        try:
+            return cls.of_names(
+                {
+                    name: [sample for sample, side in sample_sides(record).items() if side == "test"]
+                    for name, record in read_records(run.path).items()
+                }
+            )
+        except (KeyError, AttributeError, TypeError) as error:
+            raise DamagedArtefact(
+                f"{SPLITS_FILE} of run {run.id!r} holds something else than this program writes "
+                f"({type(error).__name__}: {error}); run `merge-advisor probe` on this run again: it is made again and "
+                "must come out the same"
+            ) from None
 
     @classmethod
     def of_names(cls, names: Mapping[str, Sequence[str]]) -> MeasuredOn:

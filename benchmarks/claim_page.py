@@ -33,7 +33,7 @@ THRESHOLDS_COMMIT = "b877509"
 HEAD = """\
 # The theory against real fine-tunes
 
-Ten claims of the [theory](theory.md), each measured on real fine-tunes and judged by a rule that was fixed before.
+Claims of the [theory](theory.md), each measured on real fine-tunes and judged by a rule that was fixed before.
 This page is written by `make claims` from the tables in `benchmarks/results/claims/`; verdicts are computed, not
 edited.
 
@@ -118,26 +118,30 @@ def judge_all(tables: Sequence[UnitTable], numbers: Sequence[int] = ()) -> list[
 
 
 def write_page(folder: Path, page: Path, images: Path) -> list[ClaimVerdict]:
-    """Judge, draw and write; returns the verdicts."""
-    tables = read_tables(folder)
-    verdicts = judge_all(tables)
-    shown = {verdict.claim.number: _module(verdict.claim.number).shown(tables) for verdict in verdicts}
+    """Judge, draw and write; returns the verdicts, that on texts last."""
+    tables, verdicts, shown, texts = _judged(folder)
     for number, found in shown.items():
         draw(images / f"claim-{number}.png", found.panels)
-    texts = _texts(folder)
     if texts is not None:
         draw(images / f"claim-{texts[0].claim.number}.png", texts[1].panels)
-    text = render(tables, verdicts, shown, images.name, texts)
-    page.write_text(text, encoding="utf-8")
-    return verdicts
+    page.write_text(render(tables, verdicts, shown, images.name, texts), encoding="utf-8")
+    return verdicts if texts is None else [*verdicts, texts[0]]
 
 
 def page_text(folder: Path, images: str = "claims") -> str:
     """The page as the stored tables give it, without drawing."""
+    tables, verdicts, shown, texts = _judged(folder)
+    return render(tables, verdicts, shown, images, texts)
+
+
+def _judged(
+    folder: Path,
+) -> tuple[Sequence[UnitTable], list[ClaimVerdict], dict[int, Shown], tuple[ClaimVerdict, Shown] | None]:
+    """Tables, verdicts of the pool's claims, what each shows, and the claim on texts."""
     tables = read_tables(folder)
     verdicts = judge_all(tables)
     shown = {verdict.claim.number: _module(verdict.claim.number).shown(tables) for verdict in verdicts}
-    return render(tables, verdicts, shown, images, _texts(folder))
+    return tables, verdicts, shown, _texts(folder)
 
 
 def _texts(folder: Path) -> tuple[ClaimVerdict, Shown] | None:

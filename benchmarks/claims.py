@@ -1,4 +1,4 @@
-"""The theory's ten claims against real fine-tunes: build the pool, judge, re-measure small.
+"""The theory's claims against real fine-tunes: build the pool, judge, re-measure small.
 
     python -m benchmarks.claims build [--seeds 0 1 2] [--networks resnet vit] [--device cuda] [--pool FOLDER]
     python -m benchmarks.claims predict      fit the bound on each unit's short merges, predict the rest

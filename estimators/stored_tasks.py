@@ -117,7 +117,7 @@ def shared_samples(records: Mapping[str, Any]) -> list[str]:
     names = list(records)
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
-            one, two = _samples(records[first]), _samples(records[second])
+            one, two = sample_sides(records[first]), sample_sides(records[second])
             common = one.keys() & two.keys()
             kind = _kind(records[first])
             crossed = sum(one[name] != two[name] and "test" in (one[name], two[name]) for name in common)
@@ -166,6 +166,6 @@ def _refuse_unreadable(unreadable: dict[str, str], catalogue: Catalogue, total: 
         )
 
 
-def _samples(record: Mapping[str, Any]) -> dict[str, str]:
+def sample_sides(record: Mapping[str, Any]) -> dict[str, str]:
     """Sample, named by its pool -> its side."""
     return {f"{record['pool']}|{name}": side for side, names in record["samples"].items() for name in names}

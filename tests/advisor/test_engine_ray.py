@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from advisor import pipeline
 from advisor.dispatching import open_workers
 from advisor.engine import EngineSettings
 from advisor.workspace import open_workspace
+from estimators.recipe import Recipe
+from estimators.stability import StabilityTwins
+from tests.known_problems import QuadraticTask
+from tests.quadratic_objectives import QuadraticObjective, split_of
 from tests.reliability.tiny_project import numbers, write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own notes on its sockets and forks
@@ -86,6 +91,27 @@ def test_jobs_running_on_a_lost_node_are_done_elsewhere_and_errors_come_back(clu
         assert [found[n][:2] for n in range(6)] == [(n, "cpu") for n in range(6)]
         with pytest.raises(KeyError, match="job 3 cannot be done"):
             list(pool.run(fail, [3], watch=lambda: None))
+
+
+def test_stability_twins_on_the_cluster_are_those_of_this_process(cluster):
+    import ray
+    from joblib import parallel_config
+    from ray.util.joblib import register_ray
+
+    task, rng = QuadraticTask(hessian=np.eye(3), centre=np.zeros(3), covariance=np.eye(3)), np.random.default_rng(0)
+    train, fresh = split_of(task.sample(20, rng)), split_of(task.sample(20, rng))
+    recipe = Recipe(learning_rate=0.05, batch_size=4, steps=30, sampling="with_replacement")
+
+    def measured(**where: Any) -> StabilityTwins:
+        twins = StabilityTwins(recipe, num_pairs=4, **where)
+        return twins.fit(QuadraticObjective(task, np.zeros(3)), train, fresh)
+
+    here = measured()
+    ray.init(address=cluster.address, ignore_reinit_error=True, log_to_driver=False)
+    register_ray()
+    with parallel_config("ray"):
+        there = measured(n_jobs=2)
+    assert there.squared_distances_.tolist() == here.squared_distances_.tolist()
 
 
 def test_a_cluster_that_does_not_answer_is_named_with_the_next_step(tmp_path, monkeypatch):

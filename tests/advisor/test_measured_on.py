@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from advisor.measured_on import MeasuredOn
+from advisor.run_manifest import DamagedArtefact
+from advisor.runs import RunDirectory
+from estimators.stored_tasks import write_records
 
 
 def test_tasks_share_what_their_test_sets_have_in_common():
@@ -20,6 +23,14 @@ def test_the_overlap_is_the_correlation_of_sampling_errors():
     means = np.stack([losses[:, [int(i) for i in members]].mean(axis=1) for members in sets.values()])
     overlap = MeasuredOn.of_names(sets).overlap(list(sets))
     np.testing.assert_allclose(np.corrcoef(means), overlap, atol=0.02)
+
+
+def test_splits_of_another_shape_are_refused_by_name(tmp_path):
+    run = RunDirectory.create(tmp_path, "p")
+    assert MeasuredOn.of_run(run) is None
+    write_records(run.path, {"a": {"pool": "p", "samples": {"test": 3}}}, seed=0)
+    with pytest.raises(DamagedArtefact, match="splits.json of run .* probe. on this run again"):
+        MeasuredOn.of_run(run)
 
 
 def test_numbers_out_of_range_are_refused():

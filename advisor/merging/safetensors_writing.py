@@ -22,6 +22,7 @@ from advisor.merging.sources import TensorInfo
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "B": 1}
+_STRETCH_BYTES = 8 * 2**20
 
 
 class NotEnoughSpace(OSError):
@@ -141,7 +142,9 @@ class SafetensorsSink:
             raise TypeError(f"tensor {name!r}: dtype={values.dtype} written where {kind} was planned")
         if values.size:
             data = np.ascontiguousarray(values).view(np.uint8).data
-            _write_all(descriptor, data, begin + start * kind.itemsize)
+            offset = begin + start * kind.itemsize
+            _write_all(descriptor, data, offset)
+            _begin_writing_out(descriptor, offset, offset + len(data))
 
     def sync(self) -> None:
         """Force everything to disk."""
@@ -194,3 +197,15 @@ def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
     while data:
         count = os.pwrite(descriptor, data, offset)
         data, offset = data[count:], offset + count
+
+
+def _begin_writing_out(descriptor: int, begin: int, end: int) -> None:
+    """Let the disk begin with each stretch that the write of bytes [begin, end) completes, while we merge on.
+
+    Without this the kernel keeps all of the output back until `sync`, which then waits for the whole of it. Where a
+    stretch has holes yet (several workers), what comes later waits for `sync`.
+    """
+    first, last = begin // _STRETCH_BYTES, end // _STRETCH_BYTES
+    if first != last and hasattr(os, "posix_fadvise"):
+        # Linux takes "not needed soon" as the order to write dirty pages out, and does not wait for it.
+        os.posix_fadvise(descriptor, first * _STRETCH_BYTES, (last - first) * _STRETCH_BYTES, os.POSIX_FADV_DONTNEED)

@@ -14,11 +14,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from advisor.merging.compatibility import IncompatibleCheckpoints, MergeInputs
+from advisor.merging.block_rows import RunningStatistics, empty_rows, read_rows
+from advisor.merging.compatibility import MergeInputs
 from advisor.merging.grams import TensorStatistics
-from advisor.merging.number_formats import STORAGE, FloatArray, RawArray, to_storage, to_working, working_dtype
+from advisor.merging.number_formats import FloatArray, RawArray, to_storage
 from advisor.merging.operator import Coefficients, Operator, TensorVectors
-from advisor.merging.sources import Source
 
 BLOCK = (
     1 << 15
@@ -41,7 +41,7 @@ def run_pass(
     """Merge every tensor into the sink; statistics of each parameter, tied tensors once, in the base's order."""
 
     def work(name: str) -> TensorStatistics | None:
-        # Inputs that are not finite are refused in _measure, results in to_storage, both by name; warnings add nothing.
+        # Inputs that are not finite are refused by RunningStatistics, results by to_storage; warnings add nothing.
         with np.errstate(over="ignore", invalid="ignore"):
             return _merge_tensor(inputs, name, operator, coefficients(name), sink, seed)
 
@@ -79,15 +79,23 @@ def read_blocks(inputs: MergeInputs, coefficients: CoefficientsOf, *, seed: int)
     for name in inputs.names("parameter"):
         if inputs.key(name) == name:
             for start, stop in _spans(inputs.base.tensors[name].size):
-                yield _as_vectors(inputs, name, _read(inputs, name, start, stop), coefficients(name), seed)
+                rows = empty_rows(inputs, name, stop - start)
+                with np.errstate(over="ignore", invalid="ignore"):  # as in run_pass
+                    read_rows(inputs, name, start, stop, rows)
+                yield _as_vectors(inputs, name, rows, coefficients(name), seed)
 
 
 def measure_tensor(inputs: MergeInputs, name: str) -> TensorStatistics:
     """Gram matrix and base norm of one parameter, without merging."""
-    statistics = _empty_statistics(inputs)
-    for start, stop in _spans(inputs.base.tensors[name].size):
-        statistics = _add(statistics, _measure(inputs, name, _read(inputs, name, start, stop)))
-    return statistics
+    statistics = RunningStatistics(inputs, name)
+    with np.errstate(over="ignore", invalid="ignore"):  # as in run_pass
+        size = inputs.base.tensors[name].size
+        rows = empty_rows(inputs, name, min(size, BLOCK))
+        for start, stop in _spans(size):
+            part = rows[:, : stop - start]
+            read_rows(inputs, name, start, stop, part)
+            statistics.add(part)
+    return statistics.total()
 
 
 def _merge_tensor(
@@ -100,62 +108,59 @@ def _merge_tensor(
         for start, stop in _spans(inputs.base.tensors[name].size):
             sink.write(name, start, source.read(name, start, stop))
         return None
-    info = inputs.base.tensors[name]
-    statistics = _empty_statistics(inputs)
-    if operator.elementwise or role == "statistic" or info.size <= BLOCK:
-        rows = _empty_rows(inputs, name, min(info.size, BLOCK))
-        for start, stop in _spans(info.size):
-            rows = _read(inputs, name, start, stop, rows)
-            statistics = _add(statistics, _measure(inputs, name, rows))
-            block = _as_vectors(inputs, name, rows, coefficients, seed)
-            _write(name, start, info.dtype, block, _change(operator, role, block), sink)
+    statistics = RunningStatistics(inputs, name)
+    if operator.elementwise or role == "statistic" or inputs.base.tensors[name].size <= BLOCK:
+        _merge_blocks(inputs, name, operator, coefficients, sink, seed, statistics)
     else:
-        rows, statistics = _read_whole(inputs, name)
-        whole = _as_vectors(inputs, name, rows, coefficients, seed)
-        change = operator.merge(whole)
-        for start, stop in _spans(info.size):
-            _write(name, start, info.dtype, whole, change[start:stop], sink, within=slice(start, stop))
-    return statistics if role == "parameter" else None
+        _merge_whole(inputs, name, operator, coefficients, sink, seed, statistics)
+    return statistics.total() if role == "parameter" else None
+
+
+def _merge_blocks(
+    inputs: MergeInputs,
+    name: str,
+    operator: Operator,
+    coefficients: Coefficients,
+    sink: Sink,
+    seed: int,
+    statistics: RunningStatistics,
+) -> None:
+    info, width = inputs.base.tensors[name], 0
+    for start, stop in _spans(info.size):
+        if width != stop - start:  # at the first block, and at the last if it is shorter
+            width = stop - start
+            rows = empty_rows(inputs, name, width)
+            block = _as_vectors(inputs, name, rows, coefficients, seed)
+        read_rows(inputs, name, start, stop, rows)
+        statistics.add(rows)
+        _write(name, start, info.dtype, block, _change(operator, inputs.roles[name], block), sink)
+
+
+def _merge_whole(
+    inputs: MergeInputs,
+    name: str,
+    operator: Operator,
+    coefficients: Coefficients,
+    sink: Sink,
+    seed: int,
+    statistics: RunningStatistics,
+) -> None:
+    info = inputs.base.tensors[name]
+    rows = empty_rows(inputs, name, info.size)
+    for start, stop in _spans(info.size):
+        part = rows[:, start:stop]
+        read_rows(inputs, name, start, stop, part)
+        statistics.add(part)
+    whole = _as_vectors(inputs, name, rows, coefficients, seed)
+    change = operator.merge(whole)
+    for start, stop in _spans(info.size):
+        _write(name, start, info.dtype, whole, change[start:stop], sink, within=slice(start, stop))
 
 
 def _change(operator: Operator, role: str, block: TensorVectors) -> FloatArray:
     if role == "statistic":
         return block.weighted_sum() if operator.rest == "sum" else block.weighted_mean()
     return operator.merge(block)
-
-
-def _read(inputs: MergeInputs, name: str, start: int, stop: int, rows: FloatArray | None = None) -> FloatArray:
-    """Base and task vectors of elements [start, stop): rows [N + 1, n], the base first, in ``rows`` if it fits."""
-    if rows is None or rows.shape[1] != stop - start:
-        rows = _empty_rows(inputs, name, stop - start)
-    base = _numbers(inputs.base, name, start, stop, rows[0])
-    if base is not rows[0]:
-        rows[0] = base
-    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused by name in _measure
-        for row, expert in zip(rows[1:], inputs.experts, strict=True):
-            np.subtract(_numbers(expert, name, start, stop, row), rows[0], out=row)
-    return rows
-
-
-def _empty_rows(inputs: MergeInputs, name: str, size: int) -> FloatArray:
-    return np.empty((len(inputs.experts) + 1, size), dtype=working_dtype(inputs.base.tensors[name].dtype))
-
-
-def _numbers(source: Source, name: str, start: int, stop: int, row: FloatArray) -> FloatArray:
-    """Working numbers [n]; they lie in ``row`` if storage and working dtype agree and the source copies."""
-    dtype = source.tensors[name].dtype
-    return to_working(source.read(name, start, stop, row if row.dtype == STORAGE[dtype] else None), dtype)
-
-
-def _read_whole(inputs: MergeInputs, name: str) -> tuple[FloatArray, TensorStatistics]:
-    size = inputs.base.tensors[name].size
-    whole, rows = _empty_rows(inputs, name, size), _empty_rows(inputs, name, min(size, BLOCK))
-    statistics = _empty_statistics(inputs)
-    for start, stop in _spans(size):
-        rows = _read(inputs, name, start, stop, rows)
-        statistics = _add(statistics, _measure(inputs, name, rows))
-        whole[:, start:stop] = rows
-    return whole, statistics
 
 
 def _as_vectors(
@@ -171,24 +176,6 @@ def _as_vectors(
         labels=inputs.labels,
         seed=seed,
     )
-
-
-def _measure(inputs: MergeInputs, name: str, rows: FloatArray) -> TensorStatistics:
-    """Inner products of one block; their finiteness proves that every input value is finite."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        base_square = float(np.dot(rows[0], rows[0]))
-        # Two different operands, for of a matrix and its own transpose NumPy makes a rank-k update (syrk), which is
-        # up to ten times slower for so few and so long rows.
-        gram = (rows[1:] @ rows.T)[:, 1:].astype(np.float64)
-    if np.isfinite(base_square) and np.isfinite(gram).all():
-        return TensorStatistics(gram=gram, base_square=base_square)
-    if not np.isfinite(rows[0]).all():
-        raise IncompatibleCheckpoints(f"{inputs.base.place}: tensor {name!r} holds NaN or infinity")
-    for row, expert in zip(rows[1:], inputs.experts, strict=True):
-        if not np.isfinite(row).all():
-            raise IncompatibleCheckpoints(f"{expert.place}: tensor {name!r} holds NaN or infinity")
-    exact = rows.astype(np.float64)
-    return TensorStatistics(gram=exact[1:] @ exact[1:].T, base_square=float((exact[0] ** 2).sum()))
 
 
 def _write(
@@ -227,12 +214,3 @@ def experts_agree(inputs: MergeInputs, name: str) -> bool:
 def _spans(size: int) -> Iterator[tuple[int, int]]:
     for start in range(0, size, BLOCK):
         yield start, min(start + BLOCK, size)
-
-
-def _empty_statistics(inputs: MergeInputs) -> TensorStatistics:
-    count = len(inputs.labels)
-    return TensorStatistics(gram=np.zeros((count, count)), base_square=0.0)
-
-
-def _add(first: TensorStatistics, second: TensorStatistics) -> TensorStatistics:
-    return TensorStatistics(gram=first.gram + second.gram, base_square=first.base_square + second.base_square)

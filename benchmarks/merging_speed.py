@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="folder with 25 GB free; default: the system's")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--mergekit-repeats", type=int, default=1)
+    parser.add_argument("--only-vit", action="store_true", help="leave the sharded models as they were measured")
     parser.add_argument("--only-large", action="store_true", help="measure the sharded models again, keep the rest")
     parser.add_argument("--large", type=float, nargs="*", default=[1, 5], help="sizes of the sharded models in GB")
     arguments = parser.parse_args()
@@ -65,8 +66,12 @@ def main() -> None:
         results["vit_b32"] = measure_vit(
             Path(folder), arguments.mergekit, arguments.repeats, arguments.mergekit_repeats
         )
+    if arguments.only_vit:
+        earlier = json.loads(RESULTS.read_text())
+        results |= {key: earlier[key] for key in ("environment_large", "large") if key in earlier}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    measure_all_large(results, arguments.large, arguments.scratch)
+    if not arguments.only_vit:
+        measure_all_large(results, arguments.large, arguments.scratch)
 
 
 def measure_all_large(results: dict[str, Any], sizes: list[float], scratch: Path | None) -> None:
@@ -145,6 +150,9 @@ def measure_vit(folder: Path, mergekit: Path | None, repeats: int, slow_repeats:
             floor = min(times[column] for times in yardsticks)
             runs[name][f"yardstick_{clock}"] = floor
             runs[name][f"merge_over_yardstick_{clock}"] = runs[name]["ours"][inner] / floor
+        usual = statistics.median(times[0] for times in yardsticks)
+        runs[name]["median_yardstick_seconds"] = usual
+        runs[name]["median_merge_over_yardstick_seconds"] = runs[name]["ours"]["median_inner_seconds"] / usual
         if mergekit is not None and name != "ties_global":
             target = folder / f"theirs-{name}"
             runs[name]["mergekit"] = repeat(partial(run_mergekit, mergekit, name, folder, target), slow_repeats)
@@ -178,8 +186,10 @@ def repeat(run: Callable[[], dict[str, float]], repeats: int) -> dict[str, float
     """Fastest run (other work on the machine only adds time), with the median for its spread and the highest memory."""
     runs = [run() for _ in range(repeats)]
     fastest = {key: min(found[key] for found in runs) for key in runs[0] if key.endswith("seconds")}
+    inner = [found["inner_seconds"] for found in runs if "inner_seconds" in found]
     return {
         **fastest,
+        **({"median_inner_seconds": statistics.median(inner)} if inner else {}),
         "median_seconds": statistics.median(found["seconds"] for found in runs),
         "peak_anon_mib": max(found["peak_anon_mib"] for found in runs),
     }

@@ -40,8 +40,9 @@ def read_rows(inputs: MergeInputs, name: str, start: int, stop: int, rows: Float
 def _read_numbers(source: Source, name: str, start: int, stop: int, row: FloatArray) -> FloatArray:
     """Working numbers [n]; they lie in ``row`` unless the source lends its own memory or its dtype is wider."""
     dtype = source.tensors[name].dtype
-    raw = source.read(name, start, stop, row if row.dtype == STORAGE[dtype] else None)
-    return to_working(raw, dtype, row if row.dtype == working_dtype(dtype) else None)
+    if row.dtype == STORAGE[dtype]:
+        return source.read(name, start, stop, row)
+    return to_working(source.read(name, start, stop), dtype, row if row.dtype == working_dtype(dtype) else None)
 
 
 class RunningStatistics:
@@ -57,7 +58,7 @@ class RunningStatistics:
         base_square = float(np.dot(rows[0], rows[0]))
         # Two different operands, for of a matrix and its own transpose NumPy makes a rank-k update (syrk), which is
         # up to ten times slower for so few and so long rows.
-        products = (rows[1:] @ rows.T)[:, 1:]
+        products = np.dot(rows[1:], rows.T)[:, 1:]
         if not math.isfinite(base_square + float(products.sum())):
             self._require_finite(rows)
             exact = rows.astype(np.float64)

@@ -46,7 +46,7 @@ def to_working(raw: RawArray, dtype: str, out: FloatArray | None = None) -> Floa
     """Storage numbers [n] as working numbers [n]: fp32 and fp64 as they are, others in ``out`` if it is given."""
     if dtype == "BF16":
         bits = None if out is None else out.view(np.uint32)
-        return np.left_shift(raw, np.uint32(16), out=bits).view(np.float32)
+        return np.left_shift(raw, 16, out=bits, dtype=np.uint32).view(np.float32)
     if dtype == "F16" and out is not None:
         out[:] = raw
         return out

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -207,5 +207,8 @@ def _begin_writing_out(descriptor: int, begin: int, end: int) -> None:
     """
     first, last = begin // _STRETCH_BYTES, end // _STRETCH_BYTES
     if first != last and hasattr(os, "posix_fadvise"):
-        # Linux takes "not needed soon" as the order to write dirty pages out, and does not wait for it.
-        os.posix_fadvise(descriptor, first * _STRETCH_BYTES, (last - first) * _STRETCH_BYTES, os.POSIX_FADV_DONTNEED)
+        offset, length = first * _STRETCH_BYTES, (last - first) * _STRETCH_BYTES
+        # Linux takes "not needed soon" as the order to write changed pages out, and does not wait for it. It is advice:
+        # where it is not taken, `sync` writes everything.
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)

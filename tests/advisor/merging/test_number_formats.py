@@ -23,12 +23,23 @@ def test_storage_and_working_formats_round_trip(dtype: str, kind: type) -> None:
     assert np.array_equal(to_storage(to_working(raw, dtype), dtype), raw)
 
 
+@pytest.mark.parametrize(("dtype", "kind"), [("F16", np.float16), ("BF16", np.uint16)])
+def test_narrow_numbers_are_widened_into_memory_that_is_given(dtype: str, kind: type) -> None:
+    raw: Any = np.arange(0, 31_000, 7, dtype=np.uint16).view(kind)
+    out = np.empty(raw.size, np.float32)
+    found = to_working(raw, dtype, out)
+    assert np.shares_memory(found, out)
+    assert np.array_equal(out, to_working(raw, dtype))
+
+
 def test_fp64_is_merged_in_fp64_and_the_rest_in_fp32() -> None:
     assert to_working(np.zeros(2, np.float64), "F64").dtype == np.float64
     assert to_working(np.zeros(2, np.float16), "F16").dtype == np.float32
 
 
-@pytest.mark.parametrize(("dtype", "value"), [("F16", 1e5), ("BF16", 3.4e38), ("F32", np.inf), ("F32", np.nan)])
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("F16", 1e5), ("BF16", 3.4e38), ("F32", np.inf), ("F32", np.nan), ("F64", -np.inf)]
+)
 def test_values_that_do_not_fit_are_refused(dtype: str, value: float) -> None:
     with pytest.raises(OverflowError, match=f"not finite in dtype={dtype}"):
         to_storage(np.array([1.0, value], dtype=np.float32), dtype)

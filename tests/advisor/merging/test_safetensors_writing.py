@@ -1,9 +1,13 @@
+import itertools
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
+from advisor.merging import safetensors_writing
 from advisor.merging.safetensors_writing import (
     NotEnoughSpace,
     SafetensorsSink,
@@ -39,6 +43,33 @@ def test_the_safetensors_library_reads_what_we_write_in_pieces(tmp_path: Path) -
         assert file.get_tensor("half").tolist() == [1.0] * 5
         assert file.get_tensor("empty").shape == (0, 4)
         assert file.get_tensor("scalar").item() == 7
+
+
+@pytest.mark.parametrize("piece", [1, 7, 16, 40, 300])
+def test_the_disk_is_told_to_begin_with_every_stretch_that_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(safetensors_writing, "_STRETCH_BYTES", 64)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, begin, length, advice: told.append((begin, begin + length)))
+    values = np.arange(250, dtype=np.int32)
+    sink = SafetensorsSink(tmp_path, {"w": TensorInfo(dtype="I32", shape=(250,))}, 10**9)
+    for start in range(0, 250, piece):
+        sink.write("w", start, values[start : start + piece])
+    sink.close()
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert all(first[1] == second[0] for first, second in itertools.pairwise(told))
+    assert told[0][0] < size - 1000 <= size - 64 < told[-1][1] <= size
+    assert load_file(tmp_path / "model.safetensors")["w"].tolist() == values.tolist()
+
+
+def test_platforms_without_such_advice_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors_writing, "_STRETCH_BYTES", 64)
+    monkeypatch.delattr(os, "posix_fadvise")
+    sink = SafetensorsSink(tmp_path, {"w": TensorInfo(dtype="I32", shape=(250,))}, 10**9)
+    sink.write("w", 0, np.arange(250, dtype=np.int32))
+    sink.close()
+    assert load_file(tmp_path / "model.safetensors")["w"].tolist() == list(range(250))
 
 
 def test_shards_are_filled_in_order_and_large_tensors_stand_alone() -> None:

@@ -155,16 +155,17 @@ def open_source(location: Location, *, place: str) -> Source:
     if not isinstance(location, (str, Path)):
         return location
     from advisor.merging.safetensors_reading import open_index, open_single
-    from advisor.merging.torch_reading import TORCH_ENDINGS, open_torch, open_torch_index
 
     path = _find_file(Path(location))
     place = f"{place} ({path})"
     if path.name.endswith(".safetensors.index.json"):
         return open_index(path, place=place)
-    if path.name.endswith(".bin.index.json"):
-        return open_torch_index(path, place=place)
     if path.suffix == ".safetensors":
         return open_single(path, place=place)
+    from advisor.merging.torch_reading import TORCH_ENDINGS, open_torch, open_torch_index
+
+    if path.name.endswith(".bin.index.json"):
+        return open_torch_index(path, place=place)
     if path.suffix in TORCH_ENDINGS:
         return open_torch(path, place=place)
     raise UnreadableCheckpoint(

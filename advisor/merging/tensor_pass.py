@@ -78,7 +78,7 @@ def read_blocks(inputs: MergeInputs, coefficients: CoefficientsOf, *, seed: int)
     """All parameters block by block, tied tensors once: what a survey reads."""
     for name in inputs.names("parameter"):
         if inputs.key(name) == name:
-            for start, stop in _spans(inputs.base.tensors[name].size, BLOCK):
+            for start, stop in _spans(inputs.base.tensors[name].size):
                 rows = empty_rows(inputs, name, stop - start)
                 with np.errstate(over="ignore", invalid="ignore"):  # as in run_pass
                     read_rows(inputs, name, start, stop, rows)
@@ -91,7 +91,7 @@ def measure_tensor(inputs: MergeInputs, name: str) -> TensorStatistics:
     with np.errstate(over="ignore", invalid="ignore"):  # as in run_pass
         size = inputs.base.tensors[name].size
         rows = empty_rows(inputs, name, min(size, BLOCK))
-        for start, stop in _spans(size, BLOCK):
+        for start, stop in _spans(size):
             part = rows[:, : stop - start]
             read_rows(inputs, name, start, stop, part)
             statistics.add(part)
@@ -105,7 +105,7 @@ def _merge_tensor(
     if role in ("integer", "kept"):
         agreed = role == "integer" and experts_agree(inputs, name)
         source = inputs.experts[0] if agreed else inputs.base
-        for start, stop in _spans(inputs.base.tensors[name].size, BLOCK):
+        for start, stop in _spans(inputs.base.tensors[name].size):
             sink.write(name, start, source.read(name, start, stop))
         return None
     by_block = operator.elementwise or role == "statistic" or inputs.base.tensors[name].size <= BLOCK
@@ -120,7 +120,7 @@ def _merge_blocks(
     info, run, width = inputs.base.tensors[name], _BLOCKS_A_WRITE * BLOCK, 0
     statistics = RunningStatistics(inputs, name)
     merged = np.empty(min(info.size, run), dtype=STORAGE[info.dtype])
-    for start, stop in _spans(info.size, BLOCK):
+    for start, stop in _spans(info.size):
         if width != stop - start:  # at the first block, and at the last if it is shorter
             width = stop - start
             rows = empty_rows(inputs, name, width)
@@ -129,7 +129,10 @@ def _merge_blocks(
         statistics.add(rows)
         begin = start // run * run
         change = _change(operator, inputs.roles[name], block)
-        _add_change(name, info.dtype, rows[0], change, merged[start - begin : stop - begin])
+        part = merged[start - begin : stop - begin]
+        stored = _add_change(name, info.dtype, rows[0], change, part if part.dtype == change.dtype else change)
+        if stored is not part:
+            part[:] = stored
         if stop in (begin + run, info.size):
             sink.write(name, begin, merged[: stop - begin])
     return statistics.total()
@@ -139,20 +142,24 @@ def _merge_whole(
     inputs: MergeInputs, name: str, operator: Operator, coefficients: Coefficients, sink: Sink, seed: int
 ) -> TensorStatistics:
     info = inputs.base.tensors[name]
+    rows, statistics = _read_whole(inputs, name)
+    change = operator.merge(_as_vectors(inputs, name, rows, coefficients, seed))
+    for start, stop in _spans(info.size):
+        part = change[start:stop]
+        sink.write(name, start, _add_change(name, info.dtype, rows[0, start:stop], part, part))
+    return statistics
+
+
+def _read_whole(inputs: MergeInputs, name: str) -> tuple[FloatArray, TensorStatistics]:
+    size = inputs.base.tensors[name].size
+    rows, block = empty_rows(inputs, name, size), empty_rows(inputs, name, min(size, BLOCK))
     statistics = RunningStatistics(inputs, name)
-    rows, block = empty_rows(inputs, name, info.size), empty_rows(inputs, name, BLOCK)
-    for start, stop in _spans(info.size, BLOCK):
+    for start, stop in _spans(size):
         part = block[:, : stop - start]  # in the cache first: reading into fresh memory costs a seventh of all of TIES
         read_rows(inputs, name, start, stop, part)
         statistics.add(part)
         rows[:, start:stop] = part
-    change = operator.merge(_as_vectors(inputs, name, rows, coefficients, seed))
-    merged = np.empty(min(info.size, _BLOCKS_A_WRITE * BLOCK), dtype=STORAGE[info.dtype])
-    for start, stop in _spans(info.size, merged.size):
-        run = merged[: stop - start]
-        _add_change(name, info.dtype, rows[0, start:stop], change[start:stop], run)
-        sink.write(name, start, run)
-    return statistics.total()
+    return rows, statistics.total()
 
 
 def _change(operator: Operator, role: str, block: TensorVectors) -> FloatArray:
@@ -176,34 +183,32 @@ def _as_vectors(
     )
 
 
-def _add_change(name: str, dtype: str, base: FloatArray, change: FloatArray, out: RawArray) -> None:
-    """x₀ + Π(τ) rounded into ``out`` [n], in storage dtype; `change` may be overwritten."""
-    merged = np.add(base, change, out=out if out.dtype == change.dtype else change)
+def _add_change(name: str, dtype: str, base: FloatArray, change: FloatArray, out: FloatArray) -> RawArray:
+    """x₀ + Π(τ) in storage dtype: ``out`` [n] itself if that is its dtype."""
+    merged = np.add(base, change, out=out)
     if name.endswith("running_var") and merged.size and not merged.min() >= 0:
         raise ValueError(
             f"tensor {name!r}: the merged variance is {float(merged.min()):.4g}, below 0: these coefficients "
             "extrapolate too far for BatchNorm; lower them, or pass keep_base=['*running_*'] and re-estimate on data"
         )
     try:
-        stored = to_storage(merged, dtype)
+        return to_storage(merged, dtype)
     except OverflowError as error:
         raise ValueError(
             f"tensor {name!r}: {error}; lower the coefficients or store the base in a wider dtype"
         ) from None
-    if stored is not out:
-        out[:] = stored
 
 
 def experts_agree(inputs: MergeInputs, name: str) -> bool:
     """Whether all experts hold the same numbers."""
     first, *others = inputs.experts
-    for start, stop in _spans(inputs.base.tensors[name].size, BLOCK):
+    for start, stop in _spans(inputs.base.tensors[name].size):
         block = first.read(name, start, stop)
         if not all(np.array_equal(block, other.read(name, start, stop)) for other in others):
             return False
     return True
 
 
-def _spans(size: int, step: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, size, step):
-        yield start, min(start + step, size)
+def _spans(size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, size, BLOCK):
+        yield start, min(start + BLOCK, size)

@@ -84,7 +84,9 @@ class TaskScales:
         variance = np.maximum(variance, 1e-12)
         norm = np.array(
             [
-                likely_gradient_norm(_require(name, task, "initial_gradient_norm"), variance[i])
+                likely_gradient_norm(
+                    _require(name, task, "initial_gradient_norm"), variance[i], constants.num_samples[name]
+                )
                 for i, (name, task) in enumerate(tasks.items())
             ]
         )
@@ -220,20 +222,25 @@ def spread(table: PlanTable, scales: TaskScales) -> PlanTable:
     )
 
 
-def likely_gradient_norm(measured: Estimate, variance: float) -> float:
-    """G from its measurement and from what G^2/sigma^2 usually is.
+def likely_gradient_norm(measured: Estimate, variance: float, num_samples: int) -> float:
+    """G of the population's gradient, from that of the training samples and from what G^2/sigma^2 usually is.
 
-    A few hundred samples often cannot tell G^2 from its sampling noise sigma^2/n (``identifiable`` is False); then the
-    usual share G^2 = sigma^2 / 600, known within a factor of about 2, says more.  The posterior mean of log G^2 under
-    that log-normal prior and a normal error of the measured square.
+    A gradient over n samples has the squared length G^2 + sigma^2/n, unless the head was fitted on just these samples:
+    then it is far shorter and says nothing of G.  So one below twice sigma^2/n leaves the usual share
+    G^2 = sigma^2/600, known within a factor of about 2; else the posterior mean of log G^2 under that log-normal prior
+    and a normal error of the measured square.
 
     >>> sharp = Estimate(value=2.0, low=1.95, high=2.05)
-    >>> round(likely_gradient_norm(sharp, 600.0), 2)
+    >>> round(likely_gradient_norm(sharp, 600.0, 1000), 2)
     1.99
+    >>> round(likely_gradient_norm(sharp, 600.0, 100), 2)
+    1.0
     >>> blind = Estimate(value=0.0, low=0.0, high=50.0)
-    >>> round(likely_gradient_norm(blind, 600.0), 2)
+    >>> round(likely_gradient_norm(blind, 600.0, 1000), 2)
     1.0
     """
+    if measured.value**2 < 2 * variance / num_samples:
+        return float(np.sqrt(variance * GRADIENT_SHARE))
     usual, square = np.log(variance * GRADIENT_SHARE), measured.value**2
     error = max((measured.high**2 - square) / Z90, 0.05 * square, 1e-300)
     near = np.log(max(square, 1e-300)) if square > error else usual

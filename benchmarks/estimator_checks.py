@@ -172,7 +172,7 @@ def _spread(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _truth(objective: ClassificationObjective, train: Split) -> dict[str, float]:
     top = TopCurvature(max_products=8, tolerance=5e-3).fit(objective, train)
-    variance = GradientVariance(num_samples=len(train), num_single=128).fit(objective, train)
+    variance = GradientVariance(num_samples=len(train)).fit(objective, train)
     return {
         "top_curvature": top.estimate_.value,
         "top_curvature_residual": top.lanczos_.residual,

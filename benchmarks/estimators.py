@@ -39,8 +39,10 @@ def environment() -> dict[str, Any]:
 def coverage(trials: int) -> dict[str, Any]:
     """Share of trials whose 90 % interval holds the truth, with width and interval score, for each family."""
     from tests.estimator_trials import SETTINGS, run_trials
+    from tests.weighted_draw_trials import WEIGHTED_SETTINGS, run_weighted_trials
 
-    return {setting.name: run_trials(setting, trials) for setting in SETTINGS}
+    weighted = {f"weighted draws, {item.name}": run_weighted_trials(item, trials) for item in WEIGHTED_SETTINGS}
+    return {setting.name: run_trials(setting, trials) for setting in SETTINGS} | weighted
 
 
 def main() -> None:

@@ -45,15 +45,31 @@ def mean_gradient(
     objective: Objective, weights: Tensor, samples: Split, *, meter: CostMeter | None = None, chunk_size: int = 32
 ) -> Tensor:
     """Gradient [D] of the mean loss of ``samples``."""
-    total = torch.zeros_like(weights)
-    for inputs, labels in _chunks(samples, chunk_size):
+    factors = weights.new_full((len(samples),), 1 / len(samples))
+    return summed_gradient(objective, weights, samples, factors, meter=meter, chunk_size=chunk_size)
+
+
+def summed_gradient(
+    objective: Objective,
+    weights: Tensor,
+    samples: Split,
+    factors: Tensor,
+    *,
+    meter: CostMeter | None = None,
+    chunk_size: int = 32,
+) -> Tensor:
+    """sum_z a_z grad l(x; z) [D] with ``factors`` a [B]."""
+    total, factors = torch.zeros_like(weights), factors.to(weights.device)
+    for start, (inputs, labels) in zip(range(0, len(samples), chunk_size), _chunks(samples, chunk_size), strict=True):
         point = weights.detach().clone().requires_grad_()
         with exact_attention(), _named_outcomes("a gradient"):
-            (part,) = torch.autograd.grad(objective.losses(point, inputs, labels).sum(), point)
+            losses = objective.losses(point, inputs, labels)
+            own = factors[start : start + chunk_size].to(losses)
+            (part,) = torch.autograd.grad((own * losses).sum(), point)
         total += part
     if meter is not None:
         meter.add(gradients=len(samples))
-    return _finite(total / len(samples))
+    return _finite(total)
 
 
 def hessian_product(

@@ -23,15 +23,11 @@ from estimators.cost import CostMeter
 from estimators.curvature import hessian_product
 from estimators.curvature_along import curvature_along
 from estimators.gradient_rows import GradientRows, Sketch, draw_samples
-from estimators.gradient_variance import row_variance
 from estimators.intervals import mean_interval
 from estimators.objectives import Objective
-from estimators.outcomes import MeasurementFailed, require_samples
+from estimators.outcomes import LostInNoise, require_samples
+from estimators.sample_design import SampleKnowledge, WeightedDraw, draw_weighted
 from estimators.tasks import Split
-
-
-class LostInNoise(MeasurementFailed):
-    """The mean gradient is too small beside its noise to have a direction."""
 
 
 class DirectionalCurvature(BaseEstimator):  # type: ignore[misc]
@@ -61,14 +57,15 @@ class DirectionalCurvature(BaseEstimator):  # type: ignore[misc]
         weights: Tensor | None = None,
         *,
         meter: CostMeter | None = None,
+        knowledge: SampleKnowledge | None = None,
     ) -> DirectionalCurvature:
         """Measure along ``vector`` [D] at ``weights`` (default x_0)."""
         point = objective.initial if weights is None else weights
         unit = _unit(vector)
-        samples = draw_samples(split, self.num_samples, self.random_state, device=point.device)
+        samples, draw = _drawn(split, knowledge, self.num_samples, self.random_state, point)
         require_samples(len(samples), 2, "a curvature with an interval")
         found = curvature_along(
-            objective, point, samples, unit, num_exact=self.num_exact, population=len(split), meter=meter
+            objective, point, samples, unit, num_exact=self.num_exact, population=len(split), meter=meter, draw=draw
         )
         known = abs(found.value) > found.half
         self.estimate_ = Estimate(
@@ -113,10 +110,16 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def start(
-        self, objective: Objective, split: Split, weights: Tensor | None = None, *, meter: CostMeter | None = None
+        self,
+        objective: Objective,
+        split: Split,
+        weights: Tensor | None = None,
+        *,
+        meter: CostMeter | None = None,
+        knowledge: SampleKnowledge | None = None,
     ) -> NoiseCurvature:
         """Remember where the curvature is to be taken."""
-        self._place = (objective, split, objective.initial if weights is None else weights, meter)
+        self._place = (objective, split, objective.initial if weights is None else weights, meter, knowledge)
         self._draws: list[tuple[float, float]] = []
         self._cost = 0.0
         return self
@@ -125,15 +128,15 @@ class NoiseCurvature(BaseEstimator):  # type: ignore[misc]
         """Take in one draw of the gradient noise [D], until ``num_directions`` are seen."""
         if len(self._draws) >= self.num_directions:
             return
-        objective, split, point, meter = self._place
+        objective, split, point, meter, knowledge = self._place
         square = float(noise.cpu().double().square().sum())
         form = 0.0
         if square > 0:
             seed = self.random_state + len(self._draws)
-            samples = draw_samples(split, self.num_samples, seed, device=point.device)
+            samples, draw = _drawn(split, knowledge, self.num_samples, seed, point)
             unit = noise / square**0.5
             found = curvature_along(
-                objective, point, samples, unit, num_exact=self.num_exact, population=len(split), meter=meter
+                objective, point, samples, unit, num_exact=self.num_exact, population=len(split), meter=meter, draw=draw
             )
             form = square * found.value
             self._cost += found.cost
@@ -198,6 +201,7 @@ class DriftCurvature(BaseEstimator):  # type: ignore[misc]
         weights: Tensor | None = None,
         *,
         meter: CostMeter | None = None,
+        knowledge: SampleKnowledge | None = None,
     ) -> DriftCurvature:
         """Measure from gradient rows, the estimate of ||G||^2 and the curvature seen by noise.
 
@@ -213,8 +217,8 @@ class DriftCurvature(BaseEstimator):  # type: ignore[misc]
             num_samples=self.num_samples, num_exact=self.num_exact, random_state=self.random_state
         )
         mean_square = float(gradients.mean.cpu().double().square().sum())
-        measured = along.fit(objective, split, gradients.mean, weights, meter=meter).estimate_
-        noise = row_variance(gradients) / gradients.samples_per_row * gradients.sampling_factor
+        measured = along.fit(objective, split, gradients.mean, weights, meter=meter, knowledge=knowledge).estimate_
+        noise = gradients.noise_trace()
         few = draw_samples(split, self.num_exact, self.random_state, device=gradients.mean.device)
         point = objective.initial if weights is None else weights
         image = hessian_product(objective, point, few, gradients.mean, meter=meter)
@@ -249,6 +253,7 @@ class RelativeSharpness(BaseEstimator):  # type: ignore[misc]
         weights: Tensor | None = None,
         *,
         meter: CostMeter | None = None,
+        knowledge: Mapping[str, SampleKnowledge | None] | None = None,
     ) -> RelativeSharpness:
         """Measure along one update or task vector [D] a task."""
         if list(vectors) != list(objectives):
@@ -258,7 +263,10 @@ class RelativeSharpness(BaseEstimator):  # type: ignore[misc]
         )
         self.matrix_ = tuple(
             tuple(
-                cell.fit(objective, splits[name], vector, weights, meter=meter).estimate_ for vector in vectors.values()
+                cell.fit(
+                    objective, splits[name], vector, weights, meter=meter, knowledge=(knowledge or {}).get(name)
+                ).estimate_
+                for vector in vectors.values()
             )
             for name, objective in objectives.items()
         )
@@ -279,8 +287,7 @@ def _drift(
     value = (measured.value * mean_square - curvature.value * noise) / norm
     sketch = Sketch(image.numel())
     both = sketch(torch.stack([image, gradients.mean])).cpu().double()
-    lever = gradients.sketches.cpu().double() @ (both[0] - value * both[1])
-    spread = 2 * float(lever.std()) * gradients.sampling_factor**0.5
+    spread = 2 * float((gradients.noise_rows() @ (both[0] - value * both[1])).norm())
     errors = np.array(
         [
             (measured.high - measured.low) / 2 * mean_square,
@@ -300,6 +307,16 @@ def _drift(
         identifiable=identifiable,
         note=note,
     )
+
+
+def _drawn(
+    split: Split, knowledge: SampleKnowledge | None, count: int, seed: int, point: Tensor
+) -> tuple[Split, WeightedDraw | None]:
+    """Samples for a curvature; with chances in proportion to what their losses curve, where that is known."""
+    if knowledge is None:
+        return draw_samples(split, count, seed, device=point.device), None
+    draw = draw_weighted(knowledge.curvature_sizes, count, seed)
+    return split.take(draw.places).to(point.device), draw
 
 
 def _unit(vector: Tensor) -> Tensor:

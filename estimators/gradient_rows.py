@@ -5,6 +5,7 @@ Sigma / samples_per_row.  They are streamed and dropped; what stays of m rows is
 
     mean      g = (1/m) sum_z g_z                  [D], exact
     norms     ||g_z||^2                            [m], exact
+    deviations  S u with U^T U = Cov(mean)         [m', q], where samples were drawn with unequal chances
     sketches  S g_z with E <Sa, Sb> = <a, b>       [m, q], q = 4096 buckets of a CountSketch (Charikar, Chen &
                                                    Farach-Colton 2002), one map for all tasks; S = identity for D <= q
 
@@ -14,6 +15,7 @@ resampling costs no further gradient and memory does not grow with D times m.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from estimators.outcomes import GradientNotFinite, require_samples
+from estimators.sample_design import GradientDesign, WeightedDraw
 from estimators.tasks import Split
 
 SKETCH_SIZE = 4096
@@ -34,13 +37,16 @@ class GradientRows:
     """Gradient rows of one task at one point.
 
     Attributes:
-        mean: mean gradient [D].
+        mean: mean gradient [D]; from a design the calibrated one.
         squared_norms: ||row||^2 [m], float64.
         sketches: sketched rows [m, q], float32 on the CPU; exact rows if ``exact``.
         exact: whether sketches are the rows themselves.
         samples_per_row: 1, or the batch size of the two-batch fallback.
         population: samples of the split that the rows were drawn from without replacement.
         note: how the rows were made, where it was not ``vmap(grad)``.
+        draw: which samples they are and with which chances they were drawn; ``None``: equal ones.
+        deviations: U [m', q], sketched: U^T U estimates Cov(mean); ``None``: from the rows, which had equal chances.
+        mean_sketch: the sketch of the mean [q]; ``None``: the mean of the sketches.
     """
 
     mean: Tensor
@@ -50,6 +56,9 @@ class GradientRows:
     samples_per_row: int = 1
     population: int
     note: str = ""
+    draw: WeightedDraw | None = None
+    deviations: Tensor | None = None
+    mean_sketch: Tensor | None = None
 
     @property
     def num_rows(self) -> int:
@@ -65,6 +74,27 @@ class GradientRows:
     def sampling_factor(self) -> float:
         """f/m with Cov(mean) = (f/m) Cov(row); f = 1 - m/population corrects for draws without replacement."""
         return max(0.0, 1.0 - self.num_samples / self.population) / self.num_rows
+
+    def noise_rows(self) -> Tensor:
+        """U [m', q], float64, sketched: U^T U estimates Cov(mean)."""
+        if self.deviations is not None:
+            return self.deviations.cpu().double()
+        sketches = self.sketches.cpu().double()
+        factor = self.sampling_factor / (self.num_rows - 1)
+        return torch.sub(sketches, sketches.mean(0)).mul_(math.sqrt(factor))
+
+    def sketched_mean(self) -> Tensor:
+        """The sketch of the mean [q], float64."""
+        found = self.sketches.cpu().double().mean(0) if self.mean_sketch is None else self.mean_sketch
+        return found.cpu().double()
+
+    def noise_trace(self) -> float:
+        """Trace of Cov(mean); exact where chances were equal."""
+        if self.deviations is not None:
+            return float(self.deviations.cpu().double().square().sum())
+        square = float(self.mean.cpu().double().square().sum())
+        spread = max(0.0, float(self.squared_norms.sum()) - self.num_rows * square) / (self.num_rows - 1)
+        return self.sampling_factor * spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,8 +146,8 @@ class RowCollector:
         self.sketches: list[Tensor] = []
         self.count = 0
 
-    def add(self, rows: Tensor) -> None:
-        """Take in rows [c, D]."""
+    def add(self, rows: Tensor, shares: Tensor | None = None) -> None:
+        """Take in rows [c, D]; with ``shares`` [c] their weighted sum stands for the mean."""
         if not bool(torch.isfinite(rows).all()):
             raise GradientNotFinite(
                 "gradients: NaN or infinite although the losses are finite; look for square roots or logarithms of zero"
@@ -125,24 +155,33 @@ class RowCollector:
         self.count += len(rows)
         if self.total is None:
             self.total = torch.zeros_like(self.weights)
-        self.total += rows[0] if len(rows) == 1 else rows.sum(0)
+        if shares is not None:
+            self.total += shares.to(rows) @ rows
+        else:
+            self.total += rows[0] if len(rows) == 1 else rows.sum(0)
         self.norms.append(torch.linalg.vector_norm(rows, dim=1).cpu().double().square())
         self.sketches.append(self.sketch(rows))
 
-    def rows(self, samples_per_row: int, population: int, note: str) -> GradientRows:
-        """What was collected; the collector is spent."""
+    def rows(
+        self, samples_per_row: int, population: int, note: str, design: GradientDesign | None = None
+    ) -> GradientRows:
+        """What was collected; the collector is spent.  With a design, rows were added with its weights as shares."""
         require_samples(self.count * samples_per_row, 1, "a gradient")
         mean, self.total = self.total, None
         if mean is None:
             raise ValueError("rows() was called before; a collector gives its rows once")
+        sketches = torch.cat(self.sketches)
         return GradientRows(
-            mean=mean.div_(self.count),
+            mean=mean.div_(self.count) if design is None else mean,
             squared_norms=torch.cat(self.norms).numpy(),
-            sketches=torch.cat(self.sketches),
+            sketches=sketches,
             exact=self.sketch.exact,
             samples_per_row=samples_per_row,
             population=population,
             note=note,
+            draw=None if design is None else design.draw,
+            deviations=None if design is None else design.deviations(sketches),
+            mean_sketch=None if design is None else torch.from_numpy(design.mean_weights).to(sketches) @ sketches,
         )
 
 

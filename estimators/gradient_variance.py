@@ -2,6 +2,7 @@ r"""Variance sigma^2 of per-sample gradients and the noise scale.
 
     sigma^2 = E ||grad l(x; z) - E grad l||^2 = tr Sigma                    loss^2/|x|^2
     unbiased from m rows:  (sum_z ||g_z||^2 - m ||g||^2) / (m - 1)
+    unequal chances pi_z:  n/(n - 1) ((1/n) sum_z ||g_z||^2/pi_z - (||ghat||^2 - tr Cov(ghat)))
     noise scale  B = tr Sigma / ||grad F||^2                                 samples
 
 On training samples it bounds the noise of a step; on held-out samples it is the variance of the fresh sample that
@@ -23,10 +24,11 @@ from estimators.constants import Estimate
 from estimators.cost import CostMeter
 from estimators.gradient_rows import GradientMeasurement, GradientRows, draw_samples
 from estimators.heterogeneity import MeanGradients
-from estimators.intervals import mean_interval, squared_length_interval
+from estimators.intervals import mean_interval, squared_length_interval, weighted_mean
 from estimators.objectives import Objective
 from estimators.outcomes import require_samples
-from estimators.per_sample_gradients import measure_gradients
+from estimators.per_sample_gradients import measure_gradients, samples_interact
+from estimators.sample_design import SampleKnowledge, WeightedDraw, design_gradients
 from estimators.tasks import Split
 
 NORMAL_QUANTILE = 1.645  # of 95 %
@@ -42,6 +44,9 @@ class GradientVariance(BaseEstimator):  # type: ignore[misc]
             ``None`` for all.
         memory_budget: bytes for gradients; ``None``: half of what a training step takes.
         random_state: seed of the draw.
+
+    With what is known of every sample (``estimators.sample_design``) samples are drawn with chances in proportion to
+    the length that their gradients should have, and taken one by one.
 
     Attributes:
         gradients_: the gradient rows, for sharing with other estimators.
@@ -74,11 +79,19 @@ class GradientVariance(BaseEstimator):  # type: ignore[misc]
         *,
         meter: CostMeter | None = None,
         on_batch: Callable[[Tensor], None] | None = None,
+        knowledge: SampleKnowledge | None = None,
     ) -> GradientVariance:
         """Measure on ``num_samples`` drawn from ``split`` at ``weights`` (default: the objective's start)."""
         point = objective.initial if weights is None else weights
         require_samples(min(self.num_samples, len(split)), 2, "a variance")
-        samples = draw_samples(split, self.num_samples, self.random_state, device=point.device)
+        design = None
+        if knowledge is not None and not samples_interact(objective, point, split.head(2).to(point.device)):
+            design = design_gradients(knowledge, self.num_samples, self.random_state)
+        samples = (
+            draw_samples(split, self.num_samples, self.random_state, device=point.device)
+            if design is None
+            else split.take(design.draw.places).to(point.device)
+        )
         return self.fit_gradients(
             measure_gradients(
                 objective,
@@ -89,6 +102,7 @@ class GradientVariance(BaseEstimator):  # type: ignore[misc]
                 memory_budget=self.memory_budget,
                 meter=meter,
                 on_batch=on_batch,
+                design=design,
             )
         )
 
@@ -117,6 +131,8 @@ def squared_deviations(rows: GradientRows) -> NDArray[np.float64]:
 
 def _variance(gradients: GradientMeasurement) -> Estimate:
     """sigma^2 from single rows and from the batches of further samples, weighted by what each can tell."""
+    if gradients.single is not None and gradients.single.draw is not None:
+        return _weighted_variance(gradients.single, gradients.single.draw, gradients.note)
     parts = [(rows, share) for rows, share in _parts(gradients) if rows.num_rows >= 2]
     require_samples(len(parts), 1, "a variance (two gradient rows)")
     total = sum(share for _, share in parts)
@@ -125,12 +141,23 @@ def _variance(gradients: GradientMeasurement) -> Estimate:
     for rows, share in parts:
         low, high = mean_interval(squared_deviations(rows), population=rows.population / rows.samples_per_row)
         half_squares += ((high - low) / 2 * share / total) ** 2
-    half = half_squares**0.5 / value if value > 0 else 0.0
+    samples = sum(rows.num_samples for rows, _ in parts)
+    return _positive_estimate(value, half_squares**0.5, samples, gradients.note)
+
+
+def _weighted_variance(rows: GradientRows, draw: WeightedDraw, note: str) -> Estimate:
+    """sigma^2 from rows that were drawn with unequal chances."""
+    mean_square, half = weighted_mean(rows.squared_norms, draw.chances, draw.population)
+    squared = max(0.0, float(rows.mean.cpu().double().square().sum()) - rows.noise_trace())
+    value = max(0.0, mean_square - squared) * draw.population / (draw.population - 1)
+    return _positive_estimate(value, half, rows.num_samples, note)
+
+
+def _positive_estimate(value: float, half: float, samples: int, note: str) -> Estimate:
+    half = half / value if value > 0 else 0.0
     low, high = value * math.exp(-half), value * math.exp(half)  # symmetric in the logarithm: sigma^2 is skewed
-    note = gradients.note
     if value == 0:
         note = _join(note, "every gradient is the same; with zero gradients the head fits perfectly or nothing moves")
-    samples = sum(rows.num_samples for rows, _ in parts)
     return Estimate(
         value=value,
         low=low,

@@ -14,7 +14,7 @@ from estimators.files import write_bytes_atomic
 from estimators.heads import HeadFit
 from estimators.tasks import LinearHead
 
-LOSSES = "held_out_losses"
+LOSSES, FEATURES = "held_out_losses", "features"
 
 
 class DamagedHead(ValueError):
@@ -31,6 +31,8 @@ def store_head(run: Path, task: str, fit: HeadFit, *, basis: str) -> None:
     tensors = {"weight": fit.head.weight.cpu().contiguous(), "bias": fit.head.bias.cpu().contiguous()}
     if fit.held_out_losses is not None:
         tensors[LOSSES] = fit.held_out_losses.cpu().contiguous()
+    if fit.features is not None:
+        tensors[FEATURES] = fit.features.cpu().contiguous()
     about = {
         "basis": basis,
         "sha256": fingerprint(tensors),
@@ -66,7 +68,8 @@ def load_head(run: Path, task: str, *, basis: str) -> HeadFit:
             cross_validated_risk=math.nan if risk is None else float(risk),
             train_accuracy=float(about["train_accuracy"]),
             units=float(about["units"]),
-            held_out_losses=tensors.get(LOSSES),  # heads of older runs have none
+            held_out_losses=tensors.get(LOSSES),  # heads of older runs have neither
+            features=tensors.get(FEATURES),
             caveats=tuple(about["caveats"]),
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

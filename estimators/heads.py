@@ -30,6 +30,7 @@ FOLDS = 5
 MAX_ITERATIONS = 1000
 DEAD = 1e-6  # of its own mean or of the liveliest feature's deviation: a feature that varies less is constant
 CHUNK = 256  # samples a forward pass
+MOST_KEPT = 32_000_000  # entries of features that are kept (64 MB)
 
 FloatArray = NDArray[np.float64]
 
@@ -49,6 +50,7 @@ class HeadFit:
         held_out_losses: loss of each training sample under the head of the folds without it, at C, float32 [n] in the
             order of the samples: as many fresh draws of x_0's risk, at no further cost; ``None`` where
             cross-validation was not possible.
+        features: of the training samples, bfloat16 [n, F], for choosing samples; ``None`` where they are too many.
         train_accuracy: share of the training samples classified correctly.
         units: cost of the features, per-sample gradients.
         caveats: named outcomes: separable classes, C on the edge of its grid, too few samples, no convergence.
@@ -60,6 +62,7 @@ class HeadFit:
     train_accuracy: float
     units: float
     held_out_losses: Tensor | None = None
+    features: Tensor | None = None
     caveats: tuple[str, ...] = ()
 
 
@@ -69,8 +72,8 @@ def fit_heads(backbone: Backbone, tasks: Sequence[Task], *, seed: int, meter: Co
 
 
 def with_head(task: Task, fit: HeadFit) -> Task:
-    """The task with a fitted head and the losses on its held-out folds."""
-    return dataclasses.replace(task, head=fit.head, held_out_losses=fit.held_out_losses)
+    """The task with a fitted head, the losses on its held-out folds and the features it was fitted on."""
+    return dataclasses.replace(task, head=fit.head, held_out_losses=fit.held_out_losses, features=fit.features)
 
 
 def fit_head(backbone: Backbone, task: Task, *, seed: int, meter: CostMeter) -> HeadFit:
@@ -117,6 +120,7 @@ def fit_head(backbone: Backbone, task: Task, *, seed: int, meter: CostMeter) -> 
         train_accuracy=accuracy,
         units=FORWARD_UNITS * len(labels),
         held_out_losses=None if fit.losses is None else torch.tensor(fit.losses, dtype=torch.float32),
+        features=torch.tensor(features, dtype=torch.bfloat16) if features.size <= MOST_KEPT else None,
         caveats=tuple(caveats),
     )
 

@@ -46,31 +46,29 @@ class MeanGradients:
         count = len(rows)
         means = torch.stack([item.mean.cpu().double() for item in rows])
         self.raw_gram: NDArray[np.float64] = (means @ means.T).numpy()
-        self.factors = np.array([item.sampling_factor for item in rows])
-        centred = [item.sketches.cpu().double() - item.sketches.cpu().double().mean(0) for item in rows]
-        sketched_means = [item.sketches.cpu().double().mean(0) for item in rows]
-        self.traces = np.array([_trace(item, self.raw_gram[i, i]) for i, item in enumerate(rows)])
-        self.cross = np.empty((count, count))  # tr Sigma_i Sigma_j
-        self.along = np.empty((count, count, count))  # [j, k, l] = g_k^T Sigma_j g_l
-        for j, block in enumerate(centred):
+        noise = [item.noise_rows() for item in rows]
+        sketched_means = [item.sketched_mean() for item in rows]
+        self.traces = np.array([item.noise_trace() for item in rows])  # tr S_j
+        self.cross = np.empty((count, count))  # tr S_i S_j
+        self.along = np.empty((count, count, count))  # [j, k, l] = g_k^T S_j g_l
+        for j, block in enumerate(noise):
             projected = np.stack([(block @ mean).numpy() for mean in sketched_means])
-            self.along[j] = projected @ projected.T / (len(block) - 1)
+            self.along[j] = projected @ projected.T
             for i in range(j):
-                product = float((block @ centred[i].T).square().sum())
-                self.cross[i, j] = self.cross[j, i] = product / ((len(block) - 1) * (len(centred[i]) - 1))
-            self.cross[j, j] = _trace_square(block)
+                self.cross[i, j] = self.cross[j, i] = float((block @ noise[i].T).square().sum())
+            self.cross[j, j] = _trace_square(block, equal_chances=rows[j].deviations is None)
 
     def squared_length(self, c: NDArray[np.float64]) -> float:
         """Unbiased ||sum_j c_j G_j||^2."""
-        return float(c @ self.raw_gram @ c - (c**2) @ (self.factors * self.traces))
+        return float(c @ self.raw_gram @ c - (c**2) @ self.traces)
 
     def unbiased_gram(self) -> NDArray[np.float64]:
         """Unbiased Gram matrix [N, N]; its diagonal may be negative."""
-        return np.asarray(self.raw_gram - np.diag(self.factors * self.traces))
+        return np.asarray(self.raw_gram - np.diag(self.traces))
 
     def noise(self, c: NDArray[np.float64]) -> NoiseOfMean:
-        """The noise S = sum_j c_j^2 f_j Sigma_j/m_j of sum_j c_j g_j."""
-        share = c**2 * self.factors
+        """The noise S = sum_j c_j^2 S_j of sum_j c_j g_j."""
+        share = c**2
         trace = float(share @ self.traces)
         trace_square = max(0.0, float(share @ self.cross @ share))
         total = float(np.einsum("j,jkl,k,l->", share, self.along, c, c))
@@ -83,9 +81,7 @@ class MeanGradients:
 
     def inner_product(self, i: int, j: int) -> tuple[float, float]:
         """Unbiased <G_i, G_j> of two tasks and its standard error."""
-        first = self.factors[j] * self.along[j, i, i]
-        second = self.factors[i] * self.along[i, j, j]
-        both = self.factors[i] * self.factors[j] * self.cross[i, j]
+        first, second, both = self.along[j, i, i], self.along[i, j, j], self.cross[i, j]
         variance = max(first + second - both, both / 2, 0.0)
         return float(self.raw_gram[i, j]), float(np.sqrt(variance))
 
@@ -95,15 +91,15 @@ class MeanGradients:
         With a = sum_{i != j} w_i G_i + 2 w_j G_j:  Var = a^T S_j a + sum_{i != j} w_i^2 (G_j^T S_i G_j + tr S_i S_j)
         + 2 w_j^2 tr S_j^2; each plug-in quadratic form is too large by a trace that is subtracted.
         """
-        value = float(shares @ self.raw_gram[j]) - float(shares[j] * self.factors[j] * self.traces[j])
+        value = float(shares @ self.raw_gram[j]) - float(shares[j] * self.traces[j])
         lever = shares * (1 + np.eye(len(self.rows))[j])
-        own = self.factors[j] * float(lever @ self.along[j] @ lever)
-        second_order = 2 * shares[j] ** 2 * self.factors[j] ** 2 * self.cross[j, j]
+        own = float(lever @ self.along[j] @ lever)
+        second_order = 2 * shares[j] ** 2 * self.cross[j, j]
         excess = second_order
         for i in range(len(self.rows)):
             if i != j:
-                own += shares[i] ** 2 * self.factors[i] * float(self.along[i, j, j])
-                both = shares[i] ** 2 * self.factors[i] * self.factors[j] * self.cross[i, j]
+                own += shares[i] ** 2 * float(self.along[i, j, j])
+                both = shares[i] ** 2 * self.cross[i, j]
                 second_order, excess = second_order + both, excess + both
         return value, float(np.sqrt(max(own - excess, second_order / 2, 0.0)))
 
@@ -245,19 +241,18 @@ def _cell(means: MeanGradients, i: int, j: int) -> Estimate:
     )
 
 
-def _trace(rows: GradientRows, mean_square: float) -> float:
-    return max(0.0, float(rows.squared_norms.sum()) - rows.num_rows * mean_square) / (rows.num_rows - 1)
-
-
-def _trace_square(centred: Tensor) -> float:
-    """Unbiased tr Sigma^2 from centred rows [m, q]; the plug-in below 4 rows."""
-    count = len(centred)
-    gram = (centred @ centred.T).numpy()
-    plug_in = float((gram**2).sum()) / (count - 1) ** 2
+def _trace_square(noise: Tensor, *, equal_chances: bool) -> float:
+    """Unbiased tr S^2 from U [m, q] with S = U^T U; the plug-in below 4 rows."""
+    count = len(noise)
+    gram = (noise @ noise.T).numpy()
+    plug_in = float((gram**2).sum())
     if count < 4:
         return plug_in
-    trace = float(np.trace(gram)) / (count - 1)
-    fourth = float((np.diag(gram) ** 2).sum()) / (count - 1)
+    fourth = float((np.diag(gram) ** 2).sum())
+    if not equal_chances:  # pairs of different draws are next to independent
+        return (plug_in - fourth) * count / (count - 1)
+    trace = float(np.trace(gram))
+    fourth *= count - 1
     value = (count - 1) / (count * (count - 2) * (count - 3))
     value *= (count - 1) * (count - 2) * plug_in + trace**2 - count * fourth
     return float(min(max(value, 0.0), plug_in))

@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from estimators.sample_design import corrections_of
+
 CONFIDENCE = 0.90
 DRAWS = 2000
 STEP = 1.5  # of the search for the largest root
@@ -50,6 +52,32 @@ def mean_interval(values: NDArray[np.float64], *, population: float = np.inf) ->
     error = spread * (1 + max(0.0, kurtosis - 3) / (8 * count)) * math.sqrt(max(0.0, 1 - count / population) / count)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, min(freedom, count - 1.0))) * error
     return mean - half, mean + half
+
+
+def weighted_mean(values: NDArray[np.float64], chances: NDArray[np.float64], population: int) -> tuple[float, float]:
+    """Horvitz and Thompson's mean of values [m] drawn with ``chances`` [m], and half its 90 % t interval.
+
+    The error is Hajek's (``estimators.sample_design``).
+
+    >>> weighted_mean(np.array([3.0, 1.0]), np.array([1.0, 1.0]), 2)
+    (2.0, 0.0)
+    """
+    shares = values / chances / population
+    corrections = corrections_of(chances)
+    uncertain = corrections > 0
+    if not uncertain.any():
+        return float(shares.sum()), 0.0
+    kept, factors = shares[uncertain], corrections[uncertain]
+    deviations = np.sqrt(factors) * (kept - (factors * kept).sum() / factors.sum())
+    error = float(np.sqrt((deviations**2).sum()))
+    count = len(deviations)
+    if not error > 0:
+        return float(shares.sum()), 0.0
+    kurtosis = float((deviations**4).sum() / (deviations**2).sum() ** 2) * count
+    kurtosis += max(0.0, kurtosis - 3) / 2  # small samples show too little of heavy tails
+    freedom = min(count - 1.0, max(LEAST_FREEDOM, 2 * count / max(kurtosis - 1, 1e-9)))
+    error *= 1 + max(0.0, kurtosis - 3) / (8 * count)
+    return float(shares.sum()), float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * error
 
 
 def positive_mean_interval(

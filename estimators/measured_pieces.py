@@ -21,6 +21,7 @@ from estimators.constants import Estimate, Matrix
 from estimators.cost import CostMeter
 from estimators.gradient_rows import GradientRows
 from estimators.objectives import Objective
+from estimators.sample_design import WeightedDraw
 from estimators.snapshot_folder import Snapshots
 from estimators.snapshots import Snapshot
 from estimators.tasks import Task
@@ -125,7 +126,8 @@ def measuring_basis(
     for name, task in tasks.items():
         splits = [tensor_digest(value) for s in (task.train, task.validation) for value in (s.inputs, s.labels)]
         held_out = None if task.held_out_losses is None else tensor_digest(task.held_out_losses)
-        parts.append([name, objective_fingerprint(objectives[name]), splits, held_out])
+        features = None if task.features is None else tensor_digest(task.features)
+        parts.append([name, objective_fingerprint(objectives[name]), splits, held_out, features])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -135,7 +137,14 @@ def to_snapshot(found: Findings, meter: CostMeter) -> Snapshot:
     rows: dict[str, dict[str, Any]] = {}
     for task, row in found.rows.items():
         rows[task] = {name: getattr(row, name) for name in ROWS} | {"norms": row.squared_norms.tolist()}
+        rows[task]["chances"] = None if row.draw is None else row.draw.chances.tolist()
         tensors |= {f"mean/{task}": row.mean, f"sketches/{task}": row.sketches}
+        if row.draw is not None and row.deviations is not None and row.mean_sketch is not None:
+            tensors |= {
+                f"places/{task}": row.draw.places,
+                f"deviations/{task}": row.deviations,
+                f"mean_sketch/{task}": row.mean_sketch,
+            }
     facts = {
         "fields": {
             task: {name: _plain(value) for name, value in cells.items()} for task, cells in found.fields.items()
@@ -164,6 +173,13 @@ def from_snapshot(snapshot: Snapshot, device: torch.device) -> Findings:
                 mean=tensors[f"mean/{task}"].to(device),
                 sketches=tensors[f"sketches/{task}"],
                 squared_norms=np.array(row["norms"]),
+                draw=None
+                if row["chances"] is None
+                else WeightedDraw(
+                    places=tensors[f"places/{task}"], chances=np.array(row["chances"]), population=row["population"]
+                ),
+                deviations=tensors.get(f"deviations/{task}"),
+                mean_sketch=tensors.get(f"mean_sketch/{task}"),
                 **{name: row[name] for name in ROWS},
             )
             for task, row in facts["rows"].items()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from estimators.choosing_curvature import fit_top_curvature
 from estimators.constants import Constants, Estimate, Matrix, TaskConstants
 from estimators.cost import CostMeter, full_fine_tune_units
 from estimators.critical_sharpness import CriticalSharpness
@@ -19,32 +20,15 @@ from estimators.heterogeneity import Heterogeneity
 from estimators.initial_gradient import InitialGradientNorm, InitialRisk, ProgressRate
 from estimators.measured_pieces import Findings, MeasuredPieces, measuring_basis
 from estimators.objectives import ClassificationObjective
-from estimators.outcomes import LossNotFinite, MeasurementFailed
+from estimators.outcomes import LossNotFinite, MeasurementFailed, TasksNotMeasurable
 from estimators.sample_budget import SampleBudget
-from estimators.sampled_curvature import SampledTopCurvature
+from estimators.sample_design import SampleKnowledge
 from estimators.sampling import stable_seed
 from estimators.snapshot_folder import NotKept, Snapshots
-from estimators.tasks import Task
+from estimators.tasks import Split, Task
 
 DEFAULT_SHARE = 0.1  # of one full fine-tune of all tasks
 DEFAULT_MAX_STEPS = 640
-
-
-class TasksNotMeasurable(MeasurementFailed):
-    """Some tasks have no finite loss at x_0.
-
-    Attributes:
-        reasons: task name -> why.
-        partial: the constants of the other tasks; ``None`` if there are none.
-    """
-
-    def __init__(self, reasons: dict[str, str], partial: Constants | None) -> None:
-        self.reasons, self.partial = reasons, partial
-        kept = [] if partial is None else list(partial.names)
-        super().__init__(
-            f"tasks {list(reasons)} cannot be measured at x_0: {next(iter(reasons.values()))}; "
-            f"the results of {kept} are kept in .partial; repair or leave out the others"
-        )
 
 
 def measure_constants(
@@ -83,7 +67,11 @@ def measure_constants(
     run = _Measuring(
         objectives=dict(objectives),
         tasks=dict(tasks),
-        budget=SampleBudget.plan(units / len(names), num_tasks=len(names)),
+        budget=SampleBudget.plan(
+            units / len(names),
+            num_tasks=len(names),
+            known=all(task.features is not None and task.head is not None for task in tasks.values()),
+        ),
         seed=seed,
         meter=own_meter,
         weights=weights,
@@ -118,6 +106,7 @@ class _Measuring:
     ) -> None:
         self.objectives, self.tasks, self.budget, self.seed, self.meter = objectives, tasks, budget, seed, meter
         self.weights, self.memory_budget = weights, memory_budget
+        self.knowledge = {name: SampleKnowledge.of_task(task) for name, task in tasks.items()}
         self.found = Findings(fields={name: {} for name in objectives}, failures={name: {} for name in objectives})
         basis = measuring_basis(objectives, tasks, weights, budget, seed, memory_budget)
         self.pieces = MeasuredPieces(kept, meter, basis)
@@ -178,6 +167,10 @@ class _Measuring:
         self.found = before
         self.found.take(found)
 
+    def train_splits(self) -> dict[str, Split]:
+        """Training samples of the measurable tasks."""
+        return {name: self.tasks[name].train for name in self.objectives}
+
     def draw(self, name: str, purpose: str) -> int:
         """The seed of one draw."""
         return stable_seed("constants", self.seed, name, purpose)
@@ -205,7 +198,13 @@ class _Measuring:
             num_samples=self.budget.noise_samples,
             num_exact=self.budget.noise_exact,
             random_state=self.draw(name, "noise"),
-        ).start(self.objectives[name], self.tasks[name].train, self.weights, meter=self.meter)
+        ).start(
+            self.objectives[name],
+            self.tasks[name].train,
+            self.weights,
+            meter=self.meter,
+            knowledge=self.knowledge[name],
+        )
         with self.meter.purpose("gradients"):
             variance = GradientVariance(
                 num_samples=self.budget.gradients,
@@ -218,6 +217,7 @@ class _Measuring:
                 self.weights,
                 meter=self.meter,
                 on_batch=self._booked(noise.observe) if self.budget.noise_directions else None,
+                knowledge=self.knowledge[name],
             )
         self.found.rows[name] = variance.gradients_.best
         self.found.fields[name] |= {
@@ -255,11 +255,16 @@ class _Measuring:
     def top_curvature(self, name: str) -> None:
         """Largest eigenvalue of the Hessian and the Gauss-Newton matrix, and the sharpest sample met."""
         with self.meter.purpose("top curvature"):
-            found = SampledTopCurvature(
-                num_direction_samples=self.budget.direction_samples,
-                num_fresh_samples=self.budget.fresh_samples,
+            found = fit_top_curvature(
+                {name: self.objectives[name]},
+                self.train_splits(),
+                self.found.rows,
+                self.knowledge,
+                self.weights,
+                budget=self.budget,
                 random_state=self.draw(name, "curvature"),
-            ).fit(self.objectives[name], self.tasks[name].train, self.weights, meter=self.meter)
+                meter=self.meter,
+            )
         self.keep(name, top_curvature=found.estimate_, sample_smoothness=found.sample_smoothness_)
         if found.gauss_newton_ is not None:
             self.keep(name, gauss_newton_curvature=found.gauss_newton_)
@@ -291,31 +296,27 @@ class _Measuring:
                 self.found.fields[name]["noise_curvature"],
                 self.weights,
                 meter=self.meter,
+                knowledge=self.knowledge[name],
             )
         self.keep(name, drift_curvature=found.estimate_)
 
     def goal_curvature(self, task_weights: Mapping[str, float] | None) -> None:
         """Largest Hessian eigenvalue of the goal's risk; there is none if it failed or there is but one task."""
-        count = len(self.objectives)
-        if not self.budget.goal_direction_samples:
+        if not self.budget.goal_fresh_samples:
             return
         try:
             with self.meter.purpose("top curvature"):
-                self.found.goal = (
-                    SampledTopCurvature(
-                        num_direction_samples=self.budget.goal_direction_samples * count,
-                        num_fresh_samples=self.budget.goal_fresh_samples * count,
-                        random_state=self.draw("goal", "curvature"),
-                    )
-                    .fit_goal(
-                        self.objectives,
-                        {name: self.tasks[name].train for name in self.objectives},
-                        self.weights,
-                        task_weights=task_weights,
-                        meter=self.meter,
-                    )
-                    .estimate_
-                )
+                self.found.goal = fit_top_curvature(
+                    self.objectives,
+                    self.train_splits(),
+                    self.found.rows,
+                    self.knowledge,
+                    self.weights,
+                    budget=self.budget,
+                    random_state=self.draw("goal", "curvature"),
+                    goal=task_weights,
+                    meter=self.meter,
+                ).estimate_
         except MeasurementFailed as error:
             for name in self.objectives:
                 self.found.failures[name]["goal_top_curvature"] = str(error)
@@ -340,10 +341,11 @@ class _Measuring:
                     )
                     .fit(
                         self.objectives,
-                        {name: self.tasks[name].train for name in self.objectives},
+                        self.train_splits(),
                         vectors,
                         self.weights,
                         meter=self.meter,
+                        knowledge=self.knowledge,
                     )
                     .matrix_
                 )

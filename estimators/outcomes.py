@@ -6,8 +6,13 @@ beside the results that did succeed.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from estimators.constants import Constants
 
 
 class MeasurementFailed(RuntimeError):
@@ -32,6 +37,27 @@ class NotEnoughMemory(MeasurementFailed):
 
 class NotDifferentiable(MeasurementFailed):
     """A layer offers no derivative of the kind that was asked for."""
+
+
+class LostInNoise(MeasurementFailed):
+    """The mean gradient is too small beside its noise to have a direction."""
+
+
+class TasksNotMeasurable(MeasurementFailed):
+    """Some tasks have no finite loss at x_0.
+
+    Attributes:
+        reasons: task name -> why.
+        partial: the constants of the other tasks; ``None`` if there are none.
+    """
+
+    def __init__(self, reasons: dict[str, str], partial: Constants | None) -> None:
+        self.reasons, self.partial = reasons, partial
+        kept = [] if partial is None else list(partial.names)
+        super().__init__(
+            f"tasks {list(reasons)} cannot be measured at x_0: {next(iter(reasons.values()))}; "
+            f"the results of {kept} are kept in .partial; repair or leave out the others"
+        )
 
 
 def require_finite_losses(losses: Tensor) -> None:

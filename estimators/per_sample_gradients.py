@@ -7,10 +7,11 @@ estimate.  ``note`` says so.  A chunk that does not fit is halved; a single samp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -19,6 +20,7 @@ from estimators.cost import CostMeter
 from estimators.gradient_rows import GradientMeasurement, RowCollector, Sketch
 from estimators.objectives import Objective
 from estimators.outcomes import NotEnoughMemory, is_memory_error, require_finite_losses
+from estimators.sample_design import GradientDesign
 from estimators.tasks import Split
 
 BATCH = 8  # samples of a batch row; even, so that a signed sum of its rows can cancel the mean
@@ -46,6 +48,7 @@ def measure_gradients(
     memory_budget: float | None = None,
     meter: CostMeter | None = None,
     on_batch: Callable[[Tensor], None] | None = None,
+    design: GradientDesign | None = None,
 ) -> GradientMeasurement:
     """Gradients of ``samples`` (already on the device) at ``weights``; one unit a sample.
 
@@ -59,6 +62,8 @@ def measure_gradients(
         meter: where units are booked.
         on_batch: called with each balanced signed sum of a batch's rows, sum_z e_z g_z / sqrt(batch), sum_z e_z = 0: a
             draw of the gradient noise with covariance Sigma (only where samples can be separated).
+        design: how the samples were chosen, where their chances were unequal; all are then taken one by one, and the
+            samples' losses must not depend on each other (:func:`samples_interact`).
 
     Raises:
         MeasurementFailed: a named outcome; see ``estimators.outcomes``.
@@ -67,18 +72,23 @@ def measure_gradients(
         require_finite_losses(objective.losses(weights, samples.inputs[:32], samples.labels[:32]))
     half_a_step = training_step_bytes(objective, weights, samples) / 2
     budget = max(half_a_step, SMALLEST_BUDGET) if memory_budget is None else memory_budget
-    interacting = _samples_interact(objective, weights, samples)
-    wanted = len(samples) if num_single is None else min(len(samples), -(-num_single // BATCH) * BATCH)
+    interacting = design is None and samples_interact(objective, weights, samples)
+    wanted = len(samples)
+    if num_single is not None and design is None:
+        wanted = min(len(samples), -(-num_single // BATCH) * BATCH)
     first = 0 if interacting else wanted
     sketch = Sketch(weights.numel())
     single, batched, further = (RowCollector(weights, sketch) for _ in range(3))
     note = INTERACTION_NOTE if interacting else ""
     if first:
         chunks, note = _row_chunks(objective, weights, _part(samples, 0, first), budget)
-        groups = _Groups(weights, batched, on_batch)
+        groups = _Groups(weights, batched if design is None else None, on_batch)
+        shares = None if design is None else torch.from_numpy(design.mean_weights)
+        scales = None if design is None else torch.from_numpy(np.sqrt(len(samples) * design.draw.weights))
         for chunk in chunks:
-            single.add(chunk)
-            groups.add(chunk)
+            here = slice(single.count, single.count + len(chunk))
+            single.add(chunk, None if shares is None else shares[here])
+            groups.add(chunk, None if scales is None else scales[here].tolist())
             del chunk  # before the next one is made
     for mean in _loop(objective, weights, _part(samples, first, len(samples)), BATCH):
         batched.add(mean)
@@ -87,7 +97,7 @@ def measure_gradients(
     if meter is not None:
         meter.add(gradients=first + (len(samples) - first) // BATCH * BATCH)
     return GradientMeasurement(
-        single=single.rows(1, population, note) if single.count else None,
+        single=single.rows(1, population, note, design) if single.count else None,
         batched=batched.rows(BATCH, population, note) if batched.count > 1 or not single.count else None,
         further=further.rows(BATCH, population, note) if first and further.count > 1 else None,
         note=note,
@@ -95,19 +105,25 @@ def measure_gradients(
 
 
 class _Groups:
-    """Folds per-sample rows into batch means and signed noise vectors."""
+    """Folds per-sample rows into batch means and signed noise vectors.
 
-    def __init__(self, weights: Tensor, means: RowCollector, on_batch: Callable[[Tensor], None] | None) -> None:
+    Rows drawn with chance pi are scaled by (m/(n pi))^(1/2) before: E of a scaled row's square is that of a sample's.
+    """
+
+    def __init__(self, weights: Tensor, means: RowCollector | None, on_batch: Callable[[Tensor], None] | None) -> None:
         self.means, self.on_batch, self.seen = means, on_batch, 0
         self.plus, self.minus = torch.zeros_like(weights), torch.zeros_like(weights)
 
-    def add(self, rows: Tensor) -> None:
-        for row in rows:
+    def add(self, rows: Tensor, scales: Sequence[float] | None = None) -> None:
+        if self.means is None and self.on_batch is None:
+            return
+        for number, row in enumerate(rows):
             half = self.plus if self.seen % 2 == 0 else self.minus
-            half += row
+            half.add_(row, alpha=1.0 if scales is None else scales[number])
             self.seen += 1
             if self.seen % BATCH == 0:
-                self.means.add((self.plus + self.minus).div_(BATCH).unsqueeze(0))
+                if self.means is not None:
+                    self.means.add((self.plus + self.minus).div_(BATCH).unsqueeze(0))
                 if self.on_batch is not None:
                     self.on_batch((self.plus - self.minus).div_(BATCH**0.5))
                 self.plus.zero_()
@@ -158,7 +174,8 @@ def _row_chunks(objective: Objective, weights: Tensor, samples: Split, budget: f
     return _vmap_chunks(objective, weights, samples, size), ""
 
 
-def _samples_interact(objective: Objective, weights: Tensor, samples: Split) -> bool:
+def samples_interact(objective: Objective, weights: Tensor, samples: Split) -> bool:
+    """Whether a sample's loss depends on its batch or on chance, as with BatchNorm or dropout in train mode."""
     if len(samples) < 2:
         return False
     with torch.no_grad():

@@ -6,13 +6,15 @@ forward pass is 1/3 of one, a Hessian-vector product 4, a Gauss-Newton product 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LEAST_UNITS = 96.0
 FULL_UNITS = 500.0  # from here on noise, drift, relative and critical curvature are affordable too
 MOST_SINGLE = 128  # per-sample gradients are several times slower than batches of 8, which tell half as much a sample
 GAUSS_NEWTON_PRODUCTS, HESSIAN_PRODUCTS = 4, 2
 DIRECTION_UNITS = GAUSS_NEWTON_PRODUCTS * 2.0 + HESSIAN_PRODUCTS * 4.0 + 1.0  # a sample that finds the top direction
+EXACT_UNITS = 5.0  # second derivative along a direction, by the whole Hessian and by the Gauss-Newton matrix
+MOST_LEADING = 80  # gradients of so many samples make up the top direction next to wholly
 NOISE_EXACT = 2
 SHARPEST_UNITS = 12.0  # the sharpest sample's own Lanczos
 SEARCH_UNITS = 1 + 11 / 3  # critical sharpness, a sample: a gradient and at most 11 forward passes
@@ -39,6 +41,10 @@ class SampleBudget:
         relative_samples: samples for each task's curvature along each other's gradient.
         relative_exact: how many of them take second derivatives.
         search_samples: samples of the critical sharpness search.
+        leading_samples: gradients that make up the top direction, where samples are known beforehand.
+        exact_samples: samples that measure what the Gauss-Newton matrix leaves out there.
+        goal_leading_samples: gradients that make up the goal's, a task.
+        goal_exact_samples: the same for the goal, a task.
     """
 
     risk_samples: int
@@ -57,20 +63,31 @@ class SampleBudget:
     relative_samples: int = 0
     relative_exact: int = 0
     search_samples: int = 0
+    leading_samples: int = 0
+    exact_samples: int = 0
+    goal_leading_samples: int = 0
+    goal_exact_samples: int = 0
 
     @classmethod
-    def plan(cls, units: float, *, num_tasks: int = 1) -> SampleBudget:
+    def plan(cls, units: float, *, num_tasks: int = 1, known: bool = False) -> SampleBudget:
         """Spend ``units`` (at least 96) on one task of ``num_tasks``.
+
+        ``known``: features of the training samples were kept, so that samples can be chosen
+        (``estimators.sample_design``): gradients then tell far more and the top direction comes out of them.
 
         >>> SampleBudget.plan(2048, num_tasks=4).gradients
         592
+        >>> SampleBudget.plan(2048, num_tasks=4, known=True).gradients
+        921
         """
         if not units >= LEAST_UNITS:
             raise ValueError(
                 f"max_units leaves {units:.0f} units a task, fewer than {LEAST_UNITS:.0f}; "
                 "raise the budget of the constants or the longest training length"
             )
-        return cls._full(units, num_tasks) if units >= FULL_UNITS else cls._lean(units)
+        if units >= FULL_UNITS:
+            return cls._full(units, num_tasks, known=known)
+        return cls._lean_known(units) if known else cls._lean(units)
 
     @classmethod
     def _lean(cls, units: float) -> SampleBudget:
@@ -86,18 +103,54 @@ class SampleBudget:
         )
 
     @classmethod
-    def _full(cls, units: float, num_tasks: int) -> SampleBudget:
-        gradients = int(0.29 * units) // 8 * 8
-        directions = 12
+    def _lean_known(cls, units: float) -> SampleBudget:
+        gradients = int(0.48 * units)
+        rest = units - gradients - SHARPEST_UNITS
         return cls(
-            risk_samples=int(0.05 * units * 3),
+            risk_samples=int(0.20 * rest * 3),
             gradients=gradients,
-            single_gradients=min(gradients, MOST_SINGLE),
+            single_gradients=gradients,
+            heldout_gradients=max(4, int(0.15 * rest)),
+            direction_samples=0,
+            fresh_samples=max(4, int(0.30 * rest)),
+            leading_samples=max(4, int(0.20 * rest)),
+            exact_samples=max(2, int(0.15 * rest / EXACT_UNITS)),
+        )
+
+    @classmethod
+    def _full(cls, units: float, num_tasks: int, *, known: bool) -> SampleBudget:
+        directions = 12
+        if known:
+            gradients = int(0.45 * units)
+            top = cls(
+                risk_samples=0,
+                gradients=gradients,
+                single_gradients=gradients,
+                heldout_gradients=0,
+                direction_samples=0,
+                fresh_samples=int(0.11 * units - SHARPEST_UNITS),
+                goal_fresh_samples=max(2, int(0.02 * units)),
+                leading_samples=min(MOST_LEADING, int(0.05 * units)),
+                exact_samples=max(2, int(0.04 * units / EXACT_UNITS)),
+                goal_leading_samples=min(MOST_LEADING, max(2, int(0.03 * units))),
+                goal_exact_samples=2,
+            )
+        else:
+            gradients = int(0.29 * units) // 8 * 8
+            top = cls(
+                risk_samples=0,
+                gradients=gradients,
+                single_gradients=min(gradients, MOST_SINGLE),
+                heldout_gradients=0,
+                direction_samples=int(0.19 * units / DIRECTION_UNITS),
+                fresh_samples=int(0.15 * units - SHARPEST_UNITS),
+                goal_direction_samples=max(1, int(0.04 * units / DIRECTION_UNITS)),
+                goal_fresh_samples=max(2, int(0.03 * units)),
+            )
+        return replace(
+            top,
+            risk_samples=int(0.05 * units * 3),
             heldout_gradients=int(0.05 * units),
-            direction_samples=int(0.19 * units / DIRECTION_UNITS),
-            fresh_samples=int(0.15 * units - SHARPEST_UNITS),
-            goal_direction_samples=max(1, int(0.04 * units / DIRECTION_UNITS)),
-            goal_fresh_samples=max(2, int(0.03 * units)),
             noise_directions=directions,
             noise_samples=max(1, int(0.09 * units / directions) - 4 * NOISE_EXACT),
             noise_exact=NOISE_EXACT,

@@ -175,7 +175,16 @@ class SampledTopCurvature(BaseEstimator):  # type: ignore[misc]
         self.remainder_ = remainder
         self.estimate_ = self._estimate(pooled + remainder, squares**0.5, sum(len(part.few) for part in parts))
         self.gauss_newton_ = self._scaled_gauss_newton()
-        self.sample_smoothness_ = self._sharpest_sample(parts, curvatures, point, meter)
+        which = int(np.argmax([values.max() for values in curvatures]))
+        place = torch.tensor([int(np.argmax(curvatures[which]))])
+        self.sample_smoothness_ = sharpest_sample(
+            parts[which].objective,
+            point,
+            parts[which].fresh.take(place),
+            self.direction_,
+            len(self.sample_curvatures_),
+            meter,
+        )
 
     def _along(self, part: _Part, samples: Split, point: Tensor, meter: CostMeter | None) -> NDArray[np.float64]:
         if self._gauss_newton is None:
@@ -216,29 +225,26 @@ class SampledTopCurvature(BaseEstimator):  # type: ignore[misc]
             note=f"{ratio:.3g} times the Hessian's on the same samples, residual {found.residual:.3g}",
         )
 
-    def _sharpest_sample(
-        self, parts: Sequence[_Part], curvatures: Sequence[NDArray[np.float64]], point: Tensor, meter: CostMeter | None
-    ) -> Estimate:
-        """Lanczos on the one sample that is sharpest along v; the supremum over samples is at least that."""
-        which = int(np.argmax([values.max() for values in curvatures]))
-        place = int(np.argmax(curvatures[which]))
-        fresh = parts[which].fresh
-        sample = Split(inputs=fresh.inputs[place : place + 1], labels=fresh.labels[place : place + 1])
-        found = top_eigenvalue(
-            lambda vector: hessian_product(parts[which].objective, point, sample, vector, meter=meter),
-            self.direction_,
-            max_products=SHARPEST_PRODUCTS,
-            tolerance=1e-2,
-        )
-        return Estimate(
-            value=found.value,
-            low=found.value,
-            high=found.value + found.residual,
-            num_samples=len(self.sample_curvatures_),
-            cost=4.0 * found.products,
-            identifiable=False,
-            note=f"largest among {len(self.sample_curvatures_)} samples at this point: L itself is at least this",
-        )
+
+def sharpest_sample(
+    objective: Objective, point: Tensor, sample: Split, direction: Tensor, met: int, meter: CostMeter | None
+) -> Estimate:
+    """Lanczos on the one sample, of ``met``, that is sharpest along a direction; the supremum is at least that."""
+    found = top_eigenvalue(
+        lambda vector: hessian_product(objective, point, sample, vector, meter=meter),
+        direction,
+        max_products=SHARPEST_PRODUCTS,
+        tolerance=1e-2,
+    )
+    return Estimate(
+        value=found.value,
+        low=found.value,
+        high=found.value + found.residual,
+        num_samples=met,
+        cost=4.0 * found.products,
+        identifiable=False,
+        note=f"largest among {met} samples at this point: L itself is at least this",
+    )
 
 
 class _Part:

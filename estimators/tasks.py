@@ -42,6 +42,10 @@ class Split:
             return self
         return Split(inputs=self.inputs[:num_samples], labels=self.labels[:num_samples])
 
+    def take(self, places: Tensor) -> Split:
+        """The samples at ``places`` [m], in that order."""
+        return Split(inputs=self.inputs[places], labels=self.labels[places])
+
     def to(self, device: torch.device | str) -> Split:
         """The same samples on another device."""
         return Split(inputs=self.inputs.to(device), labels=self.labels.to(device))
@@ -93,6 +97,8 @@ class Task:
         head: linear head on x_0's features; ``None`` until it is fitted.
         held_out_losses: losses at x_0 of the training samples under heads fitted without them, float32 [n]
             (``estimators.heads.HeadFit``); ``None`` where there are none.
+        features: of the training samples at x_0, bfloat16 [n, F], by which samples are chosen
+            (``estimators.sample_design``); ``None`` where they were not kept.
     """
 
     name: str
@@ -101,6 +107,7 @@ class Task:
     class_names: tuple[str, ...]
     head: LinearHead | None = None
     held_out_losses: Tensor | None = None
+    features: Tensor | None = None
 
     @property
     def num_classes(self) -> int:

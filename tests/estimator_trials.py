@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from estimators.constants import Estimate
-from estimators.directional_curvature import DriftCurvature, LostInNoise, NoiseCurvature
+from estimators.directional_curvature import DriftCurvature, NoiseCurvature
 from estimators.gradient_rows import GradientMeasurement
 from estimators.gradient_variance import GradientVariance
 from estimators.heterogeneity import Heterogeneity
 from estimators.initial_gradient import InitialGradientNorm, ProgressRate
 from estimators.intervals import positive_mean_interval
+from estimators.outcomes import LostInNoise
 from tests.known_problems import NoiseLaw, QuadraticProblem, random_quadratic_problem
 from tests.quadratic_objectives import QuadraticObjective, interval_score, measurement_of, split_of
 
@@ -48,10 +49,10 @@ def run_trials(setting: Setting, count: int, *, seed: int = 0) -> dict[str, dict
     for trial in range(count):
         for name, truth, estimate in _trial(setting, np.random.default_rng([seed, trial])):
             found[name].append((truth, estimate))
-    return {name: _summary(pairs) for name, pairs in found.items()}
+    return {name: summary(pairs) for name, pairs in found.items()}
 
 
-def _summary(pairs: list[tuple[float, Estimate]]) -> dict[str, float]:
+def summary(pairs: list[tuple[float, Estimate]]) -> dict[str, float]:
     truths = np.array([truth for truth, _ in pairs])
     scale = np.maximum(np.abs(truths), 1e-12) if (truths != 0).all() else np.ones(len(truths))
     lows, highs = np.array([e.low for _, e in pairs]), np.array([e.high for _, e in pairs])

@@ -7,8 +7,9 @@ import torch
 
 from estimators.constants import Constants
 from estimators.cost import CostMeter
-from estimators.measuring import TasksNotMeasurable, measure_constants
+from estimators.measuring import measure_constants
 from estimators.objectives import ClassificationObjective
+from estimators.outcomes import TasksNotMeasurable
 from estimators.sample_budget import SampleBudget
 from estimators.tasks import LinearHead, Split, Task
 from tests.small_networks import NUM_CLASSES, small_objective, small_split

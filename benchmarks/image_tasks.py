@@ -37,6 +37,7 @@ VIEWS: dict[str, Callable[[Pixels], Pixels]] = {
     "rolled": lambda p: np.roll(p, p.shape[1] // 3, axis=1),
     "edges": lambda p: np.clip(4 * np.abs(np.diff(p.astype(np.int64), axis=1, prepend=0)), 0, 255).astype(np.uint8),
     "striped": lambda p: np.where(np.indices(p.shape)[0] % 3 == 0, np.uint8(160), p),
+    "rotated-striped": lambda p: np.where(np.indices(p.shape)[0] % 3 == 0, np.uint8(160), np.rot90(p)),
 }
 ALL = tuple(range(10))
 TOPS = (0, 2, 3, 4, 6)  # T-shirt, pullover, dress, coat, shirt
@@ -79,6 +80,9 @@ IMAGE_TASKS = {
     "fashion-rolled": ImageTask(source="fashion", view="rolled", first=41_000, count=2500),
     "fashion-edges": ImageTask(source="fashion", view="edges", first=43_500, count=5000),
     "fashion-striped": ImageTask(source="fashion", view="striped", first=48_500, count=5000),
+    # one problem seen in two ways; their images are also in tasks above, so a project takes these two or those
+    "fashion-turned": ImageTask(source="fashion", view="rotated", first=20_000, count=5000),
+    "fashion-turned-striped": ImageTask(source="fashion", view="rotated-striped", first=28_000, count=5000),
 }
 
 

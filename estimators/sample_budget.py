@@ -14,6 +14,7 @@ MOST_SINGLE = 128  # per-sample gradients are several times slower than batches 
 GAUSS_NEWTON_PRODUCTS, HESSIAN_PRODUCTS = 4, 2
 DIRECTION_UNITS = GAUSS_NEWTON_PRODUCTS * 2.0 + HESSIAN_PRODUCTS * 4.0 + 1.0  # a sample that finds the top direction
 EXACT_UNITS = 5.0  # second derivative along a direction, by the whole Hessian and by the Gauss-Newton matrix
+MOST_GRADIENTS = 2048  # of weighted draws: by then next to nothing is left to chance
 MOST_LEADING = 80  # gradients of so many samples make up the top direction next to wholly
 NOISE_EXACT = 2
 SHARPEST_UNITS = 12.0  # the sharpest sample's own Lanczos
@@ -104,7 +105,7 @@ class SampleBudget:
 
     @classmethod
     def _lean_known(cls, units: float) -> SampleBudget:
-        gradients = int(0.48 * units)
+        gradients = min(MOST_GRADIENTS, int(0.48 * units))
         rest = units - gradients - SHARPEST_UNITS
         return cls(
             risk_samples=int(0.20 * rest * 3),
@@ -121,7 +122,7 @@ class SampleBudget:
     def _full(cls, units: float, num_tasks: int, *, known: bool) -> SampleBudget:
         directions = 12
         if known:
-            gradients = int(0.45 * units)
+            gradients = min(MOST_GRADIENTS, int(0.45 * units))
             top = cls(
                 risk_samples=0,
                 gradients=gradients,

@@ -40,6 +40,7 @@ FloatArray = NDArray[np.float64]
 
 FLOOR = 1e-3  # of the mean size is added to every size: nothing is left out for certain
 CURVATURE_FLOOR = 0.02
+MOST_CALIBRATED = 2048  # gradients; beyond, the regression's matrices would take longer than the gradients
 RIDGE = 0.3  # residual variance of the regression over the kernel's; 0.1 to 1 differ by a tenth
 
 
@@ -122,12 +123,12 @@ class GradientDesign:
     Attributes:
         draw: the samples.
         mean_weights: b [m] with ghat = sum_z b_z g_z.
-        residuals: R [m, m]: rows of R @ g are the residuals r_z.
+        residuals: R [m, m]: rows of R @ g are the residuals r_z; ``None`` without calibration: r_z = g_z/(n pi_z).
     """
 
     draw: WeightedDraw
     mean_weights: FloatArray
-    residuals: Tensor
+    residuals: Tensor | None
 
     def deviations(self, rows: Tensor) -> Tensor:
         """U [m', q] from the gradients (or their sketches) [m, q]: U^T U estimates Cov(ghat)."""
@@ -136,7 +137,11 @@ class GradientDesign:
         if not bool(uncertain.any()):
             return rows.new_zeros(1, rows.shape[1])
         kept = factors[uncertain]
-        values = self.residuals[uncertain] @ rows.cpu().double()
+        values = rows.cpu().double()
+        if self.residuals is None:
+            values = values[uncertain] * torch.from_numpy(self.draw.weights)[uncertain, None]
+        else:
+            values = self.residuals[uncertain] @ values
         middle = (kept[:, None] * values).sum(0) / kept.sum()
         return (kept.sqrt()[:, None] * (values - middle)).to(rows.dtype)
 
@@ -179,12 +184,14 @@ def design_gradients(knowledge: SampleKnowledge, count: int, seed: int) -> Gradi
     """Which ``count`` samples to take gradients of, and what to make of them."""
     draw = draw_weighted(knowledge.slope_sizes, count, seed)
     places, weights, chances = draw.places.numpy(), draw.weights, draw.chances
+    if not (chances < 1).any() or len(places) > MOST_CALIBRATED:
+        return GradientDesign(draw=draw, mean_weights=weights, residuals=None)
     slopes, features = knowledge.slopes[places], knowledge.features[places]
     kernel = (slopes @ slopes.T) * (features @ features.T + 1.0)
     sizes = knowledge.slope_sizes[places] ** 2
     noise = RIDGE * sizes * float(np.median(kernel.diagonal() / sizes))
-    if len(draw.places) == draw.population or not noise.any():  # nothing is left to chance, or nothing to regress on
-        return GradientDesign(draw=draw, mean_weights=weights, residuals=torch.from_numpy(np.diag(weights)))
+    if not noise.any():  # there is nothing to regress on
+        return GradientDesign(draw=draw, mean_weights=weights, residuals=None)
     inverse = np.linalg.inv(kernel + np.diag(noise))
     crossed = knowledge.slopes.T @ knowledge.features / draw.population  # mean of s (x) phi, then of s
     kernel_mean = ((slopes @ crossed) * features).sum(1) + slopes @ knowledge.slopes.mean(0)

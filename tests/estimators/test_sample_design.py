@@ -162,3 +162,17 @@ def test_intervals_of_weighted_draws_hold_the_truth_in_about_nine_of_ten_splits(
 def test_intervals_of_weighted_draws_hold_the_truth_in_nine_of_ten(setting):
     for name, figures in run_weighted_trials(setting, 400).items():
         assert 0.84 <= figures["coverage"] <= 0.95, name
+
+
+def test_too_many_gradients_for_a_regression_are_weighted_without_one(split, monkeypatch):
+    monkeypatch.setattr("estimators.sample_design.MOST_CALIBRATED", 50)
+    truth, errors, told = split.gradients.mean(0), [], []
+    for seed in range(SEEDS):
+        design = design_gradients(split.knowledge, 100, seed)
+        assert design.residuals is None
+        rows = drawn_gradients(split, 100, seed).best
+        errors.append(rows.mean.numpy() - truth)
+        told.append(rows.noise_trace())
+    square = (np.array(errors) ** 2).sum(1).mean()
+    assert (np.mean(errors, axis=0) ** 2).sum() < 4 * square / SEEDS
+    assert np.mean(told) == pytest.approx(square, rel=0.2)

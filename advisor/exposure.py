@@ -34,6 +34,7 @@ Z90 = 1.645  # normal quantile of a 90 % interval's end
 # G^2/sigma^2 at x_0: 1/530 to 1/800 on the exploration tables.
 GRADIENT_SHARE = 1 / 600
 GRADIENT_SHARE_WIDTH = 0.6  # in log G^2
+CURVATURE_UNIT = 0.74  # of lambda_max: what the priors' suites took for it (docs/risk-model-log.md, fifth session)
 COSINE_WIDTH = 0.25  # prior standard deviation of a cosine between two tasks' gradients or drifts
 COLUMNS = ("learning_rate", "batch_size", "steps", "optimizer", "momentum", "schedule", "num_samples", "coefficients")
 
@@ -49,7 +50,7 @@ class TaskScales:
         initial_samples: how many those are.
         gradient_norm: G.
         gradient_variance: sigma^2.
-        curvature: top Hessian eigenvalue L.
+        curvature: top Hessian eigenvalue L, times ``CURVATURE_UNIT``.
         gradient_cosine: [N, N] cosines of the tasks' gradients at x_0; the identity if no Gram matrix was measured.
         num_samples: n.
         num_parameters: P.
@@ -97,7 +98,7 @@ class TaskScales:
             initial_samples=np.array([task.initial_risk.num_samples for task in tasks.values()], dtype=float),
             gradient_norm=norm,
             gradient_variance=variance,
-            curvature=np.array([_curvature(name, task) for name, task in tasks.items()]),
+            curvature=CURVATURE_UNIT * np.array([_curvature(name, task) for name, task in tasks.items()]),
             gradient_cosine=_cosines(constants, norm),
             num_samples=np.array([constants.num_samples[name] for name in constants.names], dtype=float),
             num_parameters=constants.num_parameters,

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from advisor.exposure import Exposure, TaskScales
+from advisor.exposure import CURVATURE_UNIT, Exposure, TaskScales
 from advisor.plan import Plan, PlanTable
 from estimators.constants import Constants, Estimate
 from estimators.recipe import Recipe
@@ -80,7 +80,7 @@ def test_any_measured_curvature_serves_and_none_is_refused(constants: Constants)
     ten = Estimate(value=10.0, low=9.0, high=11.0)
     other = dataclasses.replace(constants.tasks["b"], top_curvature=None, critical_sharpness=ten)
     scales = TaskScales.from_constants(dataclasses.replace(constants, tasks=constants.tasks | {"b": other}))
-    assert scales.curvature[1] == 10.0
+    assert scales.curvature[1] == pytest.approx(10.0 * CURVATURE_UNIT)
     none = dataclasses.replace(constants.tasks["b"], top_curvature=None)
     with pytest.raises(ValueError, match="no curvature of task 'b' was measured; measure top_curvature"):
         TaskScales.from_constants(dataclasses.replace(constants, tasks=constants.tasks | {"b": none}))

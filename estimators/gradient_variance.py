@@ -85,7 +85,7 @@ class GradientVariance(BaseEstimator):  # type: ignore[misc]
         point = objective.initial if weights is None else weights
         require_samples(min(self.num_samples, len(split)), 2, "a variance")
         design = None
-        if knowledge is not None and not samples_interact(objective, point, split.head(2).to(point.device)):
+        if knowledge is not None and samples_can_be_chosen(objective, split, knowledge, point):
             design = design_gradients(knowledge, self.num_samples, self.random_state)
         samples = (
             draw_samples(split, self.num_samples, self.random_state, device=point.device)
@@ -112,6 +112,14 @@ class GradientVariance(BaseEstimator):  # type: ignore[misc]
         self.estimate_ = _variance(gradients)
         self.noise_scale_ = _noise_scale(gradients.best, self.estimate_)
         return self
+
+
+def samples_can_be_chosen(
+    objective: Objective, split: Split, knowledge: SampleKnowledge | None, weights: Tensor | None = None
+) -> bool:
+    """Whether something is known of every sample and each can be taken on its own."""
+    point = objective.initial if weights is None else weights
+    return knowledge is not None and not samples_interact(objective, point, split.head(2).to(point.device))
 
 
 def row_variance(rows: GradientRows) -> float:

@@ -143,7 +143,7 @@ class LeadingCurvature(BaseEstimator):  # type: ignore[misc]
                 chosen[name] = torch.cat(places)[own], factors[own]
         unit = found.vector / found.vector.norm()
         return chosen, {
-            name: (item.sketches.cpu().float() @ unit).double().square().numpy() for name, item in rows.items()
+            name: (item.sketches.cpu().float() @ unit).square().cpu().double().numpy() for name, item in rows.items()
         }
 
     def _measure(

@@ -15,7 +15,7 @@ from estimators.constants import Constants, Estimate, Matrix, TaskConstants
 from estimators.cost import CostMeter, full_fine_tune_units
 from estimators.critical_sharpness import CriticalSharpness
 from estimators.directional_curvature import DriftCurvature, NoiseCurvature, RelativeSharpness
-from estimators.gradient_variance import GradientVariance
+from estimators.gradient_variance import GradientVariance, samples_can_be_chosen
 from estimators.heterogeneity import Heterogeneity
 from estimators.initial_gradient import InitialGradientNorm, InitialRisk, ProgressRate
 from estimators.measured_pieces import Findings, MeasuredPieces, measuring_basis
@@ -70,7 +70,10 @@ def measure_constants(
         budget=SampleBudget.plan(
             units / len(names),
             num_tasks=len(names),
-            known=all(task.features is not None and task.head is not None for task in tasks.values()),
+            known=all(
+                samples_can_be_chosen(objectives[name], task.train, SampleKnowledge.of_task(task), weights)
+                for name, task in tasks.items()
+            ),
         ),
         seed=seed,
         meter=own_meter,

@@ -105,24 +105,27 @@ class SampleBudget:
 
     @classmethod
     def _lean_known(cls, units: float) -> SampleBudget:
-        gradients = min(MOST_GRADIENTS, int(0.48 * units))
+        gradients = min(MOST_GRADIENTS, int(0.48 * units), int(0.56 * units - 16))
         rest = units - gradients - SHARPEST_UNITS
+        exact = max(2, int(0.15 * rest / EXACT_UNITS))
         return cls(
             risk_samples=int(0.20 * rest * 3),
             gradients=gradients,
             single_gradients=gradients,
             heldout_gradients=max(4, int(0.15 * rest)),
             direction_samples=0,
-            fresh_samples=max(4, int(0.30 * rest)),
+            fresh_samples=max(4, min(int(0.30 * rest), int(0.45 * rest - exact * EXACT_UNITS))),
             leading_samples=max(4, int(0.20 * rest)),
-            exact_samples=max(2, int(0.15 * rest / EXACT_UNITS)),
+            exact_samples=exact,
         )
 
     @classmethod
     def _full(cls, units: float, num_tasks: int, *, known: bool) -> SampleBudget:
         directions = 12
         if known:
-            gradients = min(MOST_GRADIENTS, int(0.45 * units))
+            gradients = min(
+                MOST_GRADIENTS, int(0.45 * units), int(0.53 * units - 70)
+            )  # small budgets: least counts take more
             top = cls(
                 risk_samples=0,
                 gradients=gradients,

@@ -7,6 +7,7 @@ import torch
 
 from estimators.constants import Constants
 from estimators.cost import CostMeter
+from estimators.gradient_variance import GradientVariance
 from estimators.measuring import measure_constants
 from estimators.objectives import ClassificationObjective
 from estimators.outcomes import TasksNotMeasurable
@@ -157,3 +158,34 @@ def test_tasks_and_objectives_must_agree():
 def test_plans_grow_with_the_budget():
     small, large = (dataclasses.asdict(SampleBudget.plan(units, num_tasks=4)) for units in (600.0, 6000.0))
     assert all(large[name] >= small[name] for name in small)
+
+
+def with_features(objectives, tasks):
+    """The tasks with the features of their training samples, as fitted heads leave them."""
+    found = {}
+    for name, task in tasks.items():
+        features = objectives[name].backbone.features(objectives[name].initial, task.train.inputs).detach()
+        found[name] = dataclasses.replace(task, features=features.to(torch.bfloat16))
+    return found
+
+
+@pytest.mark.parametrize("units", [96.0, 150.0, 300.0, 499.0, 500.0, 600.0, 900.0, 2048.0])
+def test_the_budget_is_kept_where_samples_are_chosen(units):
+    objectives, tasks = project(samples=400)
+    meter = CostMeter()
+    found = measure_constants(objectives, with_features(objectives, tasks), meter=meter, max_units=2 * units)
+    assert meter.units <= 2 * units
+    assert found.cost == pytest.approx(meter.units)
+
+
+def test_features_of_the_heads_choose_the_samples_and_sharpen_the_constants():
+    objectives, tasks = project(samples=400)
+    known = with_features(objectives, tasks)
+    found = measure_constants(objectives, known, seed=1, max_units=1200.0)
+    assert found.to_json() == measure_constants(objectives, known, seed=1, max_units=1200.0).to_json()
+    for name, task in tasks.items():
+        every = GradientVariance(num_samples=400).fit(objectives[name], task.train)
+        constants = found.tasks[name]
+        assert constants.gradient_variance.value == pytest.approx(every.estimate_.value, rel=0.05)
+        assert constants.top_curvature.note.startswith("direction from")
+        assert not set(constants.failures) - {"drift_curvature"}  # an untrained network may leave no gradient

@@ -14,7 +14,7 @@ tasks:
   low:  {data: builtin/digits-rotated-low, limit: 40, split: [0.5, 0.25, 0.25]}
   high: {data: builtin/digits-rotated-high, limit: 40, split: [0.5, 0.25, 0.25]}
 search:
-  learning_rate: {sgd: [1.0e-5, 1.0e-2]}
+  learning_rate: {sgd: [1.0e-7, 1.0e-2]}
   batch_size: [4, 8]
   steps: [4, 24]
   schedule: [constant]

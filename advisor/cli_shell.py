@@ -144,7 +144,10 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 
 def _paragraph(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
     if len(text) <= LONGEST_MESSAGE:
         return text
     return f"{text[: LONGEST_MESSAGE * 2 // 3]} … {text[-LONGEST_MESSAGE // 3 :]}"  # the next step stands at the end
@@ -154,4 +157,4 @@ def _os_error(error: OSError) -> str:
     text = error.args[-1] if len(error.args) > 1 and isinstance(error.args[-1], str) else str(error)
     if error.filename is not None:
         text = f"path={str(error.filename)!r}: {error.strerror}; check that it exists and that you may use it"
-    return " ".join(text.split())
+    return _cut(" ".join(text.split()))  # a path may be as long as its writer likes

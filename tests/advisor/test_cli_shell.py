@@ -79,3 +79,11 @@ def test_names_are_never_read_as_markup() -> None:
 
 def test_an_empty_section_prints_nothing() -> None:
     assert printed(Section(title="t", figures=("f",), tables=(Table(head=("a",), rows=()),))) == ""
+
+
+def test_an_error_of_the_system_about_an_endless_path_is_cut_and_keeps_the_next_step() -> None:
+    path = "x" * 50_000
+    text = cli_shell._os_error(OSError(36, "File name too long", path))
+    assert len(text) < 3000
+    assert text.startswith("path='xxx")
+    assert text.endswith("File name too long; check that it exists and that you may use it")

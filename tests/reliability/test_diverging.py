@@ -8,7 +8,7 @@ from tests.reliability.test_kill_and_go_on import check_after_kill
 from tests.reliability.tiny_project import PROJECT, numbers, write_project
 from tests.reliability.whole_path import WholePath
 
-HOT = PROJECT.replace("[1.0e-5, 1.0e-2]", "[1.0e+4, 1.0e+5]").replace("steps: [4, 24]", "steps: [24, 48]")
+HOT = PROJECT.replace("[1.0e-7, 1.0e-2]", "[1.0e+4, 1.0e+5]").replace("steps: [4, 24]", "steps: [24, 48]")
 REFUSED = 3
 
 

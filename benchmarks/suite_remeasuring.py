@@ -3,7 +3,7 @@
     python -m benchmarks.suite_remeasuring benchmarks/suites/vit-digits ...
 
 A suite keeps the constants that the estimators of its day gave.  Inputs are prepared again (``benchmarks/inputs``) and
-must be those of the suite: the fingerprint of x_0 and each task's risk on the test images have to agree.
+must be those of the suite: the fingerprint of x_0 and the sizes of the splits have to agree.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from estimators.sample_design import corrections_of
+from estimators.sample_design import hajek_deviations
 
 CONFIDENCE = 0.90
 DRAWS = 2000
@@ -47,11 +47,16 @@ def mean_interval(values: NDArray[np.float64], *, population: float = np.inf) ->
     if not spread > 0:
         return mean, mean
     kurtosis = float(np.mean(((values - mean) / spread) ** 4))
+    half = _half_width(spread * math.sqrt(max(0.0, 1 - count / population) / count), kurtosis, count)
+    return mean - half, mean + half
+
+
+def _half_width(error: float, kurtosis: float, count: int) -> float:
+    """Half the t interval of a mean whose standard error was told by ``count`` values of that kurtosis."""
     kurtosis += max(0.0, kurtosis - 3) / 2  # small samples show too little of heavy tails
     freedom = min(count - 1.0, max(LEAST_FREEDOM, 2 * count / max(kurtosis - 1, 1e-9)))
-    error = spread * (1 + max(0.0, kurtosis - 3) / (8 * count)) * math.sqrt(max(0.0, 1 - count / population) / count)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, min(freedom, count - 1.0))) * error
-    return mean - half, mean + half
+    error *= 1 + max(0.0, kurtosis - 3) / (8 * count)
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * error
 
 
 def weighted_mean(values: NDArray[np.float64], chances: NDArray[np.float64], population: int) -> tuple[float, float]:
@@ -63,21 +68,12 @@ def weighted_mean(values: NDArray[np.float64], chances: NDArray[np.float64], pop
     (2.0, 0.0)
     """
     shares = values / chances / population
-    corrections = corrections_of(chances)
-    uncertain = corrections > 0
-    if not uncertain.any():
+    deviations = hajek_deviations(shares, chances)
+    square, count = float((deviations**2).sum()), len(deviations)
+    if not square > 0:
         return float(shares.sum()), 0.0
-    kept, factors = shares[uncertain], corrections[uncertain]
-    deviations = np.sqrt(factors) * (kept - (factors * kept).sum() / factors.sum())
-    error = float(np.sqrt((deviations**2).sum()))
-    count = len(deviations)
-    if not error > 0:
-        return float(shares.sum()), 0.0
-    kurtosis = float((deviations**4).sum() / (deviations**2).sum() ** 2) * count
-    kurtosis += max(0.0, kurtosis - 3) / 2  # small samples show too little of heavy tails
-    freedom = min(count - 1.0, max(LEAST_FREEDOM, 2 * count / max(kurtosis - 1, 1e-9)))
-    error *= 1 + max(0.0, kurtosis - 3) / (8 * count)
-    return float(shares.sum()), float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * error
+    kurtosis = float((deviations**4).sum()) / square**2 * count
+    return float(shares.sum()), _half_width(math.sqrt(square), kurtosis, count)
 
 
 def positive_mean_interval(

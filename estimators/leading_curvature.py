@@ -105,30 +105,32 @@ class LeadingCurvature(BaseEstimator):  # type: ignore[misc]
         shares = dict(zip(names, goal_weights(names, task_weights).tolist(), strict=True))
         point = objectives[names[0]].initial if weights is None else weights
         self.direction_ = torch.zeros_like(point)
-        chosen, along = self._leading({name: rows[name] for name in names}, shares)
+        draws = {name: _drawn(name, rows[name]) for name in names}
+        chosen, along = self._leading({name: rows[name] for name in names}, draws, shares)
         for name, (places, factors) in chosen.items():
             samples = splits[name].take(places).to(point.device)
             self.direction_ += summed_gradient(objectives[name], point, samples, factors, meter=meter)
         length = float(self.direction_.norm())
         if not length > 0:
-            raise LostInNoise("gradients are zero for every sample; there is no direction to take a curvature along")
+            raise LostInNoise(
+                "gradients are zero for every sample; there is no direction to take a curvature along: use "
+                "SampledTopCurvature, or check that some of the backbone may move"
+            )
         self.direction_ /= length
-        draws = {name: _Phases.of(rows[name], along[name], knowledge[name]) for name in names}
-        self._measure(objectives, splits, draws, shares, point, meter)
+        phases = {name: _Phases.of(draws[name], along[name], knowledge[name]) for name in names}
+        self._measure(objectives, splits, phases, shares, point, meter)
         return self
 
     def _leading(
-        self, rows: Mapping[str, GradientRows], shares: Mapping[str, float]
+        self, rows: Mapping[str, GradientRows], draws: Mapping[str, WeightedDraw], shares: Mapping[str, float]
     ) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, FloatArray]]:
         """Samples and factors [k] whose weighted sum of gradients is the top eigenvector; (g_z . v)^2 of all rows."""
         scaled, roots, owners, places, lengths = [], [], [], [], []
         for name, item in rows.items():
-            if item.draw is None:
-                raise ValueError(f"rows of {name!r} were drawn with equal chances; use SampledTopCurvature for them")
-            root = torch.from_numpy(np.sqrt(shares[name] * item.draw.weights)).float()
+            root = torch.from_numpy(np.sqrt(shares[name] * draws[name].weights)).float()
             scaled.append(item.sketches.cpu().float() * root[:, None])
             roots.append(root)
-            places.append(item.draw.places)
+            places.append(draws[name].places)
             lengths.append(torch.from_numpy(np.sqrt(item.squared_norms)).float())
             owners += [name] * item.num_rows
         matrix, root = torch.cat(scaled), torch.cat(roots)
@@ -141,16 +143,14 @@ class LeadingCurvature(BaseEstimator):  # type: ignore[misc]
             own = torch.tensor([int(i) for i in most if owners[int(i)] == name], dtype=torch.int64)
             if len(own):
                 chosen[name] = torch.cat(places)[own], factors[own]
-        unit = found.vector / found.vector.norm()
-        return chosen, {
-            name: (item.sketches.cpu().float() @ unit).square().cpu().double().numpy() for name, item in rows.items()
-        }
+        along = {name: item.sketches.cpu().float() @ found.vector for name, item in rows.items()}
+        return chosen, {name: value.square().cpu().double().numpy() for name, value in along.items()}
 
     def _measure(
         self,
         objectives: Mapping[str, LogitObjective],
         splits: Mapping[str, Split],
-        draws: Mapping[str, _Phases],
+        phases: Mapping[str, _Phases],
         shares: Mapping[str, float],
         point: Tensor,
         meter: CostMeter | None,
@@ -160,7 +160,7 @@ class LeadingCurvature(BaseEstimator):  # type: ignore[misc]
         every: list[FloatArray] = []
         sharpest: tuple[float, str, Split] | None = None
         for number, (name, objective) in enumerate(objectives.items()):
-            drawn = draws[name]
+            drawn = phases[name]
             curved = drawn.second(max(2, -(-self.num_curved // tasks)), self.random_state + 2 * number)
             few = drawn.second(max(2, -(-self.num_exact // tasks)), self.random_state + 2 * number + 1)
             samples, exact = (splits[name].take(drawn.first.places[part.places]).to(device) for part in (curved, few))
@@ -200,6 +200,12 @@ class LeadingCurvature(BaseEstimator):  # type: ignore[misc]
         )
 
 
+def _drawn(name: str, rows: GradientRows) -> WeightedDraw:
+    if rows.draw is None:
+        raise ValueError(f"rows of {name!r} were drawn with equal chances; use SampledTopCurvature for them")
+    return rows.draw
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Phases:
     """A draw in two phases: gradients were taken of the first, curvatures of a part of it.
@@ -213,16 +219,14 @@ class _Phases:
     expected: FloatArray
 
     @classmethod
-    def of(cls, rows: GradientRows, along: FloatArray, knowledge: SampleKnowledge) -> _Phases:
-        """From (g_z . v)^2 [m] of the rows."""
-        if rows.draw is None:
-            raise ValueError("rows were drawn with equal chances; use SampledTopCurvature for them")
-        places, weights = rows.draw.places.numpy(), rows.draw.weights
+    def of(cls, first: WeightedDraw, along: FloatArray, knowledge: SampleKnowledge) -> _Phases:
+        """From (g_z . v)^2 [m] of the first phase's samples."""
+        places, weights = first.places.numpy(), first.weights
         curvatures = knowledge.curvature_sizes[places]
         expected = along * curvatures / knowledge.slope_sizes[places] ** 2
         typical = float(weights @ expected) / float(weights @ curvatures)
         sizes = expected + CURVED_FLOOR * typical * curvatures
-        return cls(first=rows.draw, expected=sizes if sizes.min() > 0 else np.ones_like(sizes))
+        return cls(first=first, expected=sizes if sizes.min() > 0 else np.ones_like(sizes))
 
     def second(self, count: int, seed: int) -> WeightedDraw:
         """Places among the first phase's samples."""

@@ -6,7 +6,7 @@ forward pass is 1/3 of one, a Hessian-vector product 4, a Gauss-Newton product 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 LEAST_UNITS = 96.0
 FULL_UNITS = 500.0  # from here on noise, drift, relative and critical curvature are affordable too
@@ -123,37 +123,29 @@ class SampleBudget:
     def _full(cls, units: float, num_tasks: int, *, known: bool) -> SampleBudget:
         directions = 12
         if known:
-            gradients = min(
-                MOST_GRADIENTS, int(0.45 * units), int(0.53 * units - 70)
-            )  # small budgets: least counts take more
-            top = cls(
-                risk_samples=0,
-                gradients=gradients,
-                single_gradients=gradients,
-                heldout_gradients=0,
-                direction_samples=0,
-                fresh_samples=int(0.11 * units - SHARPEST_UNITS),
-                goal_fresh_samples=max(2, int(0.02 * units)),
-                leading_samples=min(MOST_LEADING, int(0.05 * units)),
-                exact_samples=max(2, int(0.04 * units / EXACT_UNITS)),
-                goal_leading_samples=min(MOST_LEADING, max(2, int(0.03 * units))),
-                goal_exact_samples=2,
-            )
+            gradients = min(MOST_GRADIENTS, int(0.45 * units), int(0.53 * units - 70))  # few units: least counts
+            top = {
+                "direction_samples": 0,
+                "fresh_samples": int(0.11 * units - SHARPEST_UNITS),
+                "leading_samples": min(MOST_LEADING, int(0.05 * units)),
+                "exact_samples": max(2, int(0.04 * units / EXACT_UNITS)),
+                "goal_fresh_samples": max(2, int(0.02 * units)),
+                "goal_leading_samples": min(MOST_LEADING, max(2, int(0.03 * units))),
+                "goal_exact_samples": 2,
+            }
         else:
             gradients = int(0.29 * units) // 8 * 8
-            top = cls(
-                risk_samples=0,
-                gradients=gradients,
-                single_gradients=min(gradients, MOST_SINGLE),
-                heldout_gradients=0,
-                direction_samples=int(0.19 * units / DIRECTION_UNITS),
-                fresh_samples=int(0.15 * units - SHARPEST_UNITS),
-                goal_direction_samples=max(1, int(0.04 * units / DIRECTION_UNITS)),
-                goal_fresh_samples=max(2, int(0.03 * units)),
-            )
-        return replace(
-            top,
+            top = {
+                "direction_samples": int(0.19 * units / DIRECTION_UNITS),
+                "fresh_samples": int(0.15 * units - SHARPEST_UNITS),
+                "goal_direction_samples": max(1, int(0.04 * units / DIRECTION_UNITS)),
+                "goal_fresh_samples": max(2, int(0.03 * units)),
+            }
+        return cls(
+            **top,
             risk_samples=int(0.05 * units * 3),
+            gradients=gradients,
+            single_gradients=gradients if known else min(gradients, MOST_SINGLE),
             heldout_gradients=int(0.05 * units),
             noise_directions=directions,
             noise_samples=max(1, int(0.09 * units / directions) - 4 * NOISE_EXACT),

@@ -21,8 +21,8 @@ well, have next to no gradient.  Three things follow.
                    c_z = (1 - pi_z) m'/(m' - 1)
                    over the m' samples with pi_z < 1, B the c-weighted mean of r (Hajek 1964, Deville & Tille 2005)
 
-On five suites the squared error of the mean gradient falls by 10-200 against as many uniform draws
-(``docs/estimators.md``).
+Against as many equal draws (300 of 1 144) the squared error of the mean gradient falls by 4-180 on seven digit tasks,
+on EfficientNet by 1.6-3 (``docs/estimators.md``).
 """
 
 from __future__ import annotations
@@ -110,11 +110,6 @@ class WeightedDraw:
         """1/(n pi_z) [m]: the weights of an unbiased mean."""
         return 1.0 / (self.population * self.chances)
 
-    @property
-    def corrections(self) -> FloatArray:
-        """c_z [m], 0 for what is drawn for certain."""
-        return corrections_of(self.chances)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GradientDesign:
@@ -128,22 +123,14 @@ class GradientDesign:
 
     draw: WeightedDraw
     mean_weights: FloatArray
-    residuals: Tensor | None
+    residuals: FloatArray | None
 
     def deviations(self, rows: Tensor) -> Tensor:
         """U [m', q] from the gradients (or their sketches) [m, q]: U^T U estimates Cov(ghat)."""
-        factors = torch.from_numpy(self.draw.corrections)
-        uncertain = factors > 0
-        if not bool(uncertain.any()):
-            return rows.new_zeros(1, rows.shape[1])
-        kept = factors[uncertain]
-        values = rows.cpu().double()
-        if self.residuals is None:
-            values = values[uncertain] * torch.from_numpy(self.draw.weights)[uncertain, None]
-        else:
-            values = self.residuals[uncertain] @ values
-        middle = (kept[:, None] * values).sum(0) / kept.sum()
-        return (kept.sqrt()[:, None] * (values - middle)).to(rows.dtype)
+        values = rows.cpu().double().numpy()
+        weighted = self.draw.weights[:, None] * values if self.residuals is None else self.residuals @ values
+        found = hajek_deviations(weighted, self.draw.chances)
+        return torch.from_numpy(found).to(rows.dtype) if len(found) else rows.new_zeros(1, rows.shape[1])
 
 
 def corrections_of(chances: FloatArray) -> FloatArray:
@@ -151,6 +138,20 @@ def corrections_of(chances: FloatArray) -> FloatArray:
     left_to_chance = chances < 1
     count = int(left_to_chance.sum())
     return np.where(left_to_chance, (1 - chances) * count / (count - 1), 0.0) if count > 1 else np.zeros_like(chances)
+
+
+def hajek_deviations(values: FloatArray, chances: FloatArray) -> FloatArray:
+    """Square roots of c times values [m, ...] less their c-weighted mean, over the m' that were left to chance.
+
+    Their squares (outer products) add up to the variance of the values' sum.
+    """
+    factors = corrections_of(chances)
+    uncertain = factors > 0
+    if not uncertain.any():
+        return values[:0]
+    kept, shape = values[uncertain], (-1, *(1,) * (values.ndim - 1))
+    share = factors[uncertain].reshape(shape)
+    return np.asarray(np.sqrt(share) * (kept - (share * kept).sum(0) / share.sum()))
 
 
 def inclusion_chances(sizes: FloatArray, count: int) -> FloatArray:
@@ -202,7 +203,7 @@ def design_gradients(knowledge: SampleKnowledge, count: int, seed: int) -> Gradi
     return GradientDesign(
         draw=draw,
         mean_weights=np.asarray(inverse @ kernel_mean + shares - fit.T @ shares),
-        residuals=torch.from_numpy(residuals),
+        residuals=residuals,
     )
 
 

@@ -2,7 +2,7 @@
 
     G_ab = ⟨τ_a, τ_b⟩,   ‖τ_a‖ = √G_aa,   cos_ab = G_ab / (‖τ_a‖ ‖τ_b‖)
 
-Products are formed in the working dtype over blocks of 2¹⁵ elements and summed in fp64; against a full fp64 sum the
+Products are formed in the working dtype over blocks of 2¹⁶ elements and summed in fp64; against a full fp64 sum the
 relative error of a norm is below 1e-6. BatchNorm statistics and kept tensors do not count.
 """
 

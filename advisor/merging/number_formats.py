@@ -54,7 +54,9 @@ def to_working(raw: RawArray, dtype: str, out: FloatArray | None = None) -> Floa
 
 
 def to_storage(values: FloatArray, dtype: str) -> RawArray:
-    """Working numbers [n] rounded to nearest in the storage format.
+    """Working numbers [n] rounded to nearest in the storage format; themselves where that is their dtype.
+
+    Callers silence NumPy's warnings of overflow (``np.errstate``, once a tensor: it costs as much as a small block).
 
     Raises:
         OverflowError: a finite value is too large for the storage format.
@@ -67,9 +69,8 @@ def to_storage(values: FloatArray, dtype: str) -> RawArray:
         finite = bool(((rounded & np.uint16(0x7F80)) != np.uint16(0x7F80)).all())
         stored: RawArray = rounded
     else:
-        with np.errstate(over="ignore", invalid="ignore"):
-            stored = values.astype(STORAGE[dtype], copy=False)
-            finite = _is_finite(stored)
+        stored = values.astype(STORAGE[dtype], copy=False)
+        finite = _is_finite(stored)
     if not finite:
         raise OverflowError(f"a merged value is not finite in dtype={dtype}")
     return stored

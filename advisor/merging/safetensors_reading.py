@@ -30,12 +30,13 @@ class SafetensorsFile:
         self.files = (path,)
         self._descriptor = os.open(path, os.O_RDONLY)
         try:
-            self.tensors, self._begins = _read_header(self._descriptor, place)
+            self.tensors, begins = _read_header(self._descriptor, place)
         except BaseException:
             os.close(self._descriptor)
             self._descriptor = -1
             raise
         self.ties = {name: name for name in self.tensors}
+        self._places = {name: (STORAGE[info.dtype], begins[name]) for name, info in self.tensors.items()}
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:
@@ -47,10 +48,15 @@ class SafetensorsFile:
         Raises:
             UnreadableCheckpoint: the file ended early.
         """
-        kind = STORAGE[self.tensors[name].dtype]
+        kind, begin = self._places[name]
         values = np.empty(stop - start, dtype=kind) if out is None else out
-        view = values.view(np.uint8).data
-        offset = self._begins[name] + start * kind.itemsize
+        offset = begin + start * kind.itemsize
+        count = os.preadv(self._descriptor, [values.data], offset)
+        if count < values.nbytes:
+            self._read_rest(name, values.view(np.uint8).data[count:], offset + count)
+        return values
+
+    def _read_rest(self, name: str, view: memoryview, offset: int) -> None:
         while view:
             count = os.preadv(self._descriptor, [view], offset)
             if count == 0:
@@ -58,7 +64,6 @@ class SafetensorsFile:
                     f"{self.place}: tensor {name!r} ends early: the file shrank while being read"
                 )
             view, offset = view[count:], offset + count
-        return values
 
 
 class ShardedSource:

@@ -1,9 +1,9 @@
 """One pass over all tensors: read a block, subtract the base, collect the Gram matrix, merge, write.
 
-    for each tensor, for each block of 2¹⁵ elements:
+    for each tensor, for each block of 2¹⁶ elements:
         τ_t = x_t − x₀        G += τ τᵀ        x_avg = x₀ + Π(τ)
 
-Elementwise operators never hold more than one block of each input and eight of the output; the others hold N + 2
+Elementwise operators never hold more than one block of each input and four of the output; the others hold N + 2
 tensors (τ, base, result).
 Workers are threads, each on its own tensor; a tensor's result depends on nothing but its own inputs and
 (seed, tensor name, expert label), so any number of workers writes the same bytes.
@@ -15,14 +15,14 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from advisor.merging.block_rows import RunningStatistics, empty_rows, read_rows
+from advisor.merging.block_rows import RunningStatistics, empty_rows, row_readers
 from advisor.merging.compatibility import MergeInputs
 from advisor.merging.grams import TensorStatistics
 from advisor.merging.number_formats import STORAGE, FloatArray, RawArray, to_storage
 from advisor.merging.operator import Coefficients, Operator, TensorVectors
 
-BLOCK = 1 << 15  # elements: 128 KB of fp32, so that the rows of base and 4 experts fit a cache of 1 MB
-_BLOCKS_A_WRITE = 8  # one write of 1 MB costs a file system half of what eight smaller ones cost
+BLOCK = 1 << 16  # elements: 256 KB of fp32; larger ones leave the cache, smaller ones cost more calls
+_BLOCKS_A_WRITE = 4  # one write of 1 MB costs a file system half of what eight smaller ones cost
 
 CoefficientsOf = Callable[[str], Coefficients]
 Result = TypeVar("Result")
@@ -75,26 +75,25 @@ def map_tensors(work: Callable[[str], Result], names: list[str], workers: int) -
 
 
 def read_blocks(inputs: MergeInputs, coefficients: CoefficientsOf, *, seed: int) -> Iterator[TensorVectors]:
-    """All parameters block by block, tied tensors once: what a survey reads."""
+    """All parameters block by block, tied tensors once: what a survey reads. A block is good until the next is read."""
     for name in inputs.names("parameter"):
         if inputs.key(name) == name:
-            for start, stop in _spans(inputs.base.tensors[name].size):
-                rows = empty_rows(inputs, name, stop - start)
-                with np.errstate(over="ignore", invalid="ignore"):  # as in run_pass
-                    read_rows(inputs, name, start, stop, rows)
-                yield _as_vectors(inputs, name, rows, coefficients(name), seed)
+            for reader, starts in row_readers(inputs, name, BLOCK):
+                block = _as_vectors(inputs, name, reader.rows, coefficients(name), seed)
+                for start in starts:
+                    with np.errstate(over="ignore", invalid="ignore"):  # as in run_pass
+                        reader.read(start)
+                    yield block
 
 
 def measure_tensor(inputs: MergeInputs, name: str) -> TensorStatistics:
     """Gram matrix and base norm of one parameter, without merging."""
     statistics = RunningStatistics(inputs, name)
     with np.errstate(over="ignore", invalid="ignore"):  # as in run_pass
-        size = inputs.base.tensors[name].size
-        rows = empty_rows(inputs, name, min(size, BLOCK))
-        for start, stop in _spans(size):
-            part = rows[:, : stop - start]
-            read_rows(inputs, name, start, stop, part)
-            statistics.add(part)
+        for reader, starts in row_readers(inputs, name, BLOCK):
+            for start in starts:
+                reader.read(start)
+                statistics.add(reader.rows)
     return statistics.total()
 
 
@@ -117,24 +116,23 @@ def _merge_tensor(
 def _merge_blocks(
     inputs: MergeInputs, name: str, operator: Operator, coefficients: Coefficients, sink: Sink, seed: int
 ) -> TensorStatistics:
-    info, run, width = inputs.base.tensors[name], _BLOCKS_A_WRITE * BLOCK, 0
+    info, run = inputs.base.tensors[name], _BLOCKS_A_WRITE * BLOCK
     statistics = RunningStatistics(inputs, name)
     merged = np.empty(min(info.size, run), dtype=STORAGE[info.dtype])
-    for start, stop in _spans(info.size):
-        if width != stop - start:  # at the first block, and at the last if it is shorter
-            width = stop - start
-            rows = empty_rows(inputs, name, width)
-            block = _as_vectors(inputs, name, rows, coefficients, seed)
-        read_rows(inputs, name, start, stop, rows)
-        statistics.add(rows)
-        begin = start // run * run
-        change = _change(operator, inputs.roles[name], block)
-        part = merged[start - begin : stop - begin]
-        stored = _add_change(name, info.dtype, rows[0], change, part if part.dtype == change.dtype else change)
-        if stored is not part:
-            part[:] = stored
-        if stop in (begin + run, info.size):
-            sink.write(name, begin, merged[: stop - begin])
+    for reader, starts in row_readers(inputs, name, BLOCK):
+        rows = reader.rows
+        block = _as_vectors(inputs, name, rows, coefficients, seed)
+        for start in starts:
+            reader.read(start)
+            statistics.add(rows)
+            begin, stop = start // run * run, start + rows.shape[1]
+            change = _change(operator, inputs.roles[name], block)
+            part = merged[start - begin : stop - begin]
+            stored = _add_change(name, info.dtype, rows[0], change, part if part.dtype == change.dtype else change)
+            if stored is not part:
+                part[:] = stored
+            if stop in (begin + run, info.size):
+                sink.write(name, begin, merged[: stop - begin])
     return statistics.total()
 
 
@@ -151,14 +149,12 @@ def _merge_whole(
 
 
 def _read_whole(inputs: MergeInputs, name: str) -> tuple[FloatArray, TensorStatistics]:
-    size = inputs.base.tensors[name].size
-    rows, block = empty_rows(inputs, name, size), empty_rows(inputs, name, min(size, BLOCK))
-    statistics = RunningStatistics(inputs, name)
-    for start, stop in _spans(size):
-        part = block[:, : stop - start]  # in the cache first: reading into fresh memory costs a seventh of all of TIES
-        read_rows(inputs, name, start, stop, part)
-        statistics.add(part)
-        rows[:, start:stop] = part
+    rows, statistics = empty_rows(inputs, name, inputs.base.tensors[name].size), RunningStatistics(inputs, name)
+    for reader, starts in row_readers(inputs, name, BLOCK):
+        for start in starts:
+            reader.read(start)  # in the cache first: reading into fresh memory costs a seventh of all of TIES
+            statistics.add(reader.rows)
+            rows[:, start : start + reader.rows.shape[1]] = reader.rows
     return rows, statistics.total()
 
 

@@ -2,24 +2,27 @@ r"""The field's standard table: CLIP ViT-B/32 image towers fine-tuned on eight t
 
     python -m benchmarks.clip8 --checkpoints CLIP --data DATA --lineage tall_mask --out clip8.json
 
-    CLIP/base.safetensors (or .pt, ...), CLIP/<task>.safetensors      image towers
-    CLIP/<task>-head.safetensors      weight [C, F] and bias [C]: text embeddings times the visual projection
+    CLIP/base.*, CLIP/<task>.*         image towers (.safetensors, .pt, .pth, .bin; layouts: ``benchmarks.clip_towers``)
+    CLIP/<task>-head.*                 weight [C, F], or [C, D] on projected features; bias [C] if there is one
     DATA/<task>/{train,validation,test}/<class>/*.jpg      or any folder of class folders, cut by the project
 
-Neither weights nor images are downloaded; what is there is loaded by the product's own code (``advisor.preparing``,
-``advisor.coefficients_problem``).  Checkpoints in open_clip's layout (``visual.*``) are converted by timm.  Features
-are not normalised to unit length as CLIP does: no argmax changes by that, so accuracies compare, risks do not.
+Row k of a head belongs to the k-th class folder in sorted order.  Neither weights nor images are downloaded; what is
+there is loaded by the product's own code (``advisor.preparing``, ``advisor.coefficients_problem``).  A task without a
+head file gets a linear head fitted on its training images, which the table says.
 
-Published means (%, eight tasks) stand beside ours only for the same lineage of checkpoints: the three tables below use
-different experts and must not be mixed (in TALL-mask's the DTD split is not comparable).
+What differs from the published set-up: features are not normalised to unit length as CLIP does (no argmax changes by
+that: accuracies compare, risks do not), and images are resized bilinearly, not bicubically.  Published means (%,
+eight tasks) stand beside ours only for the same lineage of checkpoints and all test images: the three tables below use
+different experts and must not be mixed (in TALL-mask's the DTD split is not comparable).  docs/merging.md says how to
+get there from published files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +34,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advisor.coefficients import Settings, tune_from_weights, tune_on_data
-from advisor.coefficients_problem import TuningProblem, open_problem, own_head, read_state
+from advisor.coefficients_problem import TuningProblem, open_problem, read_state
 from advisor.merging.registry import build_operator
 from advisor.preparing import prepare
 from advisor.project import load_project
+from benchmarks.clip_towers import split_tower
 from estimators.cost import CostMeter
 from estimators.objectives import ClassificationObjective, evaluate
 from estimators.splits import open_test
-from estimators.tasks import Split
+from estimators.tasks import LinearHead
 
 FloatArray = NDArray[np.float64]
 MODEL = "vit_base_patch32_clip_quickgelu_224"
 TASKS = ("sun397", "cars", "resisc45", "eurosat", "svhn", "gtsrb", "mnist", "dtd")
 CLIP_MEAN, CLIP_STD = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)
-OPEN_CLIP = "visual.class_embedding"
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 PUBLISHED: dict[str, dict[str, float]] = {
     "paper": {"pretrained": 48.0, "average": 65.8, "task arithmetic": 69.1, "ties": 72.4, "AdaMerging": 80.1},
@@ -55,7 +58,11 @@ FIXED = {"average": "average", "task arithmetic": "task_arithmetic", "ties": "ti
 
 
 def find_checkpoint(folder: Path, name: str) -> Path:
-    """The file that holds a checkpoint."""
+    """The file that holds a checkpoint.
+
+    Raises:
+        FileNotFoundError: none of the endings is there.
+    """
     for ending in ENDINGS:
         if (folder / f"{name}{ending}").is_file():
             return folder / f"{name}{ending}"
@@ -64,23 +71,89 @@ def find_checkpoint(folder: Path, name: str) -> Path:
     )
 
 
-def as_timm(source: Path, target: Path, model: str) -> Path:
-    """The checkpoint in timm's layout: itself, or a converted copy at ``target``."""
-    state = read_state(source, source.stem)
-    if OPEN_CLIP not in state:
-        return source
-    network = timm.create_model(model, pretrained=False, num_classes=0)
-    convert: Callable[..., Mapping[str, Tensor]] = timm.models.vision_transformer.checkpoint_filter_fn
-    converted = convert(state, network)
-    kept = {name: converted[name].contiguous() for name in network.state_dict()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(kept, target)
-    return target
+def convert_towers(
+    checkpoints: Path, work: Path, names: Sequence[str], model: str, size: int
+) -> tuple[dict[str, Path], dict[str, Tensor | None]]:
+    """Every tower in timm's layout under ``work``, and its projection [F, D]."""
+    network = timm.create_model(model, pretrained=False, num_classes=0, img_size=size)
+    files, projections = {}, {}
+    work.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        source = find_checkpoint(checkpoints, name)
+        tower, projections[name] = split_tower(read_state(source, name), network, str(source))
+        files[name] = work / f"{name}.safetensors"
+        safetensors.torch.save_file(tower, files[name])
+    return files, projections
 
 
-def write_project(work: Path, base: Path, data: Path, tasks: tuple[str, ...], model: str, size: int) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectedHead:
+    """A head V [C, D] behind the tower's projection P, which is merged with the tower.
+
+        logits = V P(λ)ᵀ x + b,        P(λ) = P₀ + Σ λ_t (P_t − P₀)
+
+    Attributes:
+        weight: V; or [C, F], then there is no projection.
+        bias: b [C].
+        projections: P₀, P_1, ..., P_N, or empty.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    projections: tuple[Tensor, ...] = ()
+
+    def at(self, coefficients: FloatArray) -> LinearHead:
+        """The head on the tower's own features at λ [N]."""
+        if not self.projections:
+            return LinearHead(weight=self.weight, bias=self.bias)
+        base, *others = self.projections
+        merged = base + sum(
+            (float(c) * (other - base) for c, other in zip(coefficients, others, strict=True)), torch.zeros_like(base)
+        )
+        return LinearHead(weight=(self.weight @ merged.T).contiguous(), bias=self.bias)
+
+
+def read_head(
+    checkpoints: Path, task: str, fitted: LinearHead, projections: Mapping[str, Tensor | None]
+) -> ProjectedHead | None:
+    """The head beside a task's tower, or ``None``; ``projections`` of base and experts, the base first.
+
+    Raises:
+        ValueError: it fits neither features nor projected features, or not the classes.
+    """
+    try:
+        path = find_checkpoint(checkpoints, f"{task}-head")
+    except FileNotFoundError:
+        return None
+    state = read_state(path, f"head of {task}")
+    if "weight" not in state:
+        raise ValueError(f"{path}: holds {list(state)[:4]}, a head is 'weight' [C, F or D] and, if any, 'bias' [C]")
+    weight = state["weight"].float()
+    bias = state["bias"].float() if "bias" in state else torch.zeros(len(weight))
+    classes, features = fitted.weight.shape
+    if weight.ndim != 2 or len(weight) != classes:
+        raise ValueError(
+            f"{path}: weight {tuple(weight.shape)} for {classes} class folders; row k is the k-th folder's"
+        )
+    if weight.shape[1] == features:
+        return ProjectedHead(weight=weight, bias=bias)
+    base = projections["base"]
+    if base is None or base.shape != (features, weight.shape[1]):
+        held = "none" if base is None else str(tuple(base.shape))
+        raise ValueError(
+            f"{path}: weight {tuple(weight.shape)} is neither on the tower's {features} features nor behind the base's "
+            f"projection ({held}); give base.* with its projection (visual.proj, visual_projection.weight)"
+        )
+    each = tuple(base if other is None else other for other in projections.values())
+    return ProjectedHead(weight=weight, bias=bias, projections=each)
+
+
+def write_project(
+    work: Path, base: Path, data: Path, tasks: tuple[str, ...], model: str, size: int, limit: int | None
+) -> Path:
     """The project file around checkpoints and data."""
-    lines = "\n".join(f"  {task}: {{data: {json.dumps(str((data / task).resolve()))}}}" for task in tasks)
+    most = "" if limit is None else f", limit: {limit}"
+    lines = "\n".join(f"  {task}: {{data: {json.dumps(str((data / task).resolve()))}{most}}}" for task in tasks)
     text = (
         f"backbone:\n  name: {model}\n  checkpoint: {json.dumps(str(base.resolve()))}\n  image_size: {size}\n"
         f"  normalisation: {{mean: {list(CLIP_MEAN)}, std: {list(CLIP_STD)}}}\ntasks:\n{lines}\n"
@@ -91,43 +164,55 @@ def write_project(work: Path, base: Path, data: Path, tasks: tuple[str, ...], mo
     return path
 
 
-def measure(problem: TuningProblem, tests: Mapping[str, Split], weights: Tensor) -> dict[str, float]:
-    """Test accuracy of every task."""
+def measure(
+    problem: TuningProblem, heads: Mapping[str, LinearHead], run: Path, weights: Tensor, tasks: Sequence[str]
+) -> dict[str, float]:
+    """Test accuracy of every task; test images are in memory one task at a time."""
     found = {}
-    for name, split in tests.items():
-        objective = ClassificationObjective(problem.merges.backbone, problem.heads[name])
-        found[name] = evaluate(objective, weights, split).accuracy
+    for name in tasks:
+        objective = ClassificationObjective(problem.merges.backbone, heads[name])
+        found[name] = evaluate(objective, weights, open_test(run, name, reader="benchmark clip8")).accuracy
     return found
 
 
 def run_table(
-    checkpoints: Path, data: Path, work: Path, *, tasks: tuple[str, ...], model: str, size: int, labels: int
+    checkpoints: Path,
+    data: Path,
+    work: Path,
+    *,
+    tasks: tuple[str, ...],
+    model: str,
+    size: int,
+    labels: int,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Accuracy of x_0, the experts, merges by default and our tuned merges."""
-    work.mkdir(parents=True, exist_ok=True)
-    files = {
-        name: as_timm(find_checkpoint(checkpoints, name), work / "timm" / f"{name}.safetensors", model)
-        for name in ("base", *tasks)
-    }
+    files, projections = convert_towers(checkpoints, work / "timm", ("base", *tasks), model, size)
     base, experts = files["base"], {name: files[name] for name in tasks}
-    project = write_project(work, base, data, tasks, model, size)
-    prepared = prepare(load_project(project), work / "run", meter=CostMeter())
+    project = write_project(work, base, data, tasks, model, size, limit)
+    prepare(load_project(project), work / "run", meter=CostMeter())
     opened = open_problem(base, experts, project)
-    beside = {
-        name: own_head(checkpoints / f"{name}.safetensors", opened.heads[name]) or opened.heads[name] for name in tasks
-    }
-    problem = replace(opened, heads=beside)
-    tests = {task.name: open_test(work / "run", task.name, reader="benchmark clip8") for task in prepared.tasks}
-    count, merges = len(tasks), problem.merges
-    rows: dict[str, dict[str, float]] = {"pretrained": measure(problem, tests, merges.weights(np.zeros(count)))}
-    rows["experts"] = {
-        name: measure(problem, {name: tests[name]}, merges.weights(np.eye(count)[i]))[name]
-        for i, name in enumerate(tasks)
-    }
+    given = {name: read_head(checkpoints, name, opened.heads[name], projections) for name in tasks}
+
+    def heads_at(row: FloatArray) -> dict[str, LinearHead]:
+        return {name: opened.heads[name] if head is None else head.at(row) for name, head in given.items()}
+
+    count, merges = len(tasks), opened.merges
+    average = np.full(count, 1 / count)
+    problem = replace(opened, heads=heads_at(average))  # where coefficients are tuned, the projection is the average's
+
+    def row_of(coefficients: FloatArray, weights: Tensor, names: Sequence[str] = tasks) -> dict[str, float]:
+        return measure(problem, heads_at(coefficients), work / "run", weights, names)
+
+    rows: dict[str, dict[str, float]] = {"pretrained": row_of(np.zeros(count), merges.weights(np.zeros(count)))}
+    rows["experts"] = {}
+    for name, alone in zip(tasks, np.eye(count), strict=True):
+        rows["experts"] |= row_of(alone, merges.weights(alone), [name])
     for label, method in FIXED.items():
         each = 1 / count if method == "average" else build_operator(method, {}).default_coefficient
         linear = "task_arithmetic" if method == "average" else method
-        rows[label] = measure(problem, tests, merges.by_operator(linear, np.full(count, each), seed=0, options={}))
+        shares = np.full(count, each if linear == "task_arithmetic" else 1 / count)  # others' non-matrices: the mean
+        rows[label] = row_of(shares, merges.by_operator(linear, np.full(count, each), seed=0, options={}))
     tuned = {
         "tuned on weights": tune_from_weights(base, experts, Settings()),
         "tuned on unlabelled images": tune_on_data(problem, Settings(labels=0)),
@@ -135,11 +220,13 @@ def run_table(
         "tuned on validation labels": tune_on_data(problem, Settings()),
     }
     for label, found in tuned.items():
-        rows[label] = measure(problem, tests, merges.weights(np.array(list(found.coefficients.values()))))
+        coefficients = np.array(list(found.coefficients.values()))
+        rows[label] = row_of(coefficients, merges.weights(coefficients))
     return {
         "accuracy": rows,
         "mean": {label: 100 * float(np.mean(list(cells.values()))) for label, cells in rows.items()},
         "coefficients": {label: dict(found.coefficients) for label, found in tuned.items()},
+        "heads": {name: "fitted on training images" if head is None else "given" for name, head in given.items()},
         "merges_measured": {label: found.merges for label, found in tuned.items()},
     }
 
@@ -154,6 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--labels", type=int, default=5)
+    parser.add_argument("--limit", type=int, help="images a task over all its splits; default: all")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -165,15 +253,21 @@ def main(arguments: list[str] | None = None) -> None:
         model=options.model,
         size=options.image_size,
         labels=options.labels,
+        limit=options.limit,
     )
-    is_standard = options.model == MODEL and set(options.tasks) == set(TASKS)
+    is_standard = options.model == MODEL and set(options.tasks) == set(TASKS) and options.limit is None
     document = {
         "model": options.model,
         "lineage": options.lineage,
+        "limit": options.limit,
         "published_same_lineage": PUBLISHED.get(options.lineage) if is_standard else None,
         **table,
     }
     options.out.write_text(json.dumps(document, indent=1) + "\n")
+    for task in (task for task, origin in table["heads"].items() if origin != "given"):
+        print(
+            f"{task}: no {task}-head file; its head is fitted on training images, which the published tables do not do"
+        )
     for label, value in table["mean"].items():
         print(f"{label:32s} {value:6.1f}")
 

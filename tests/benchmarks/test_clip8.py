@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 
 from benchmarks import clip8
+from estimators.splits import open_test
+from estimators.tasks import LinearHead
+from tests.benchmarks.clip_stand_ins import FEATURES, MODEL, SIDE, features_of, in_hugging_face, in_open_clip, towers
 
 WIDTH = 64
 
@@ -61,51 +64,78 @@ def test_the_table_is_made_of_what_is_there_and_names_the_lineage(
     }
     for label, cells in table["accuracy"].items():
         assert table["mean"][label] == pytest.approx(100 * np.mean(list(cells.values())))
+    assert table["heads"] == {"one": "given", "two": "given"}
     assert "tuned on validation labels" in capsys.readouterr().out
 
 
-@pytest.mark.slow  # builds a whole ViT-B/32
-def test_open_clips_layout_becomes_timms(tmp_path: Path) -> None:
-    model = "vit_base_patch32_clip_quickgelu_224"
-    network = timm.create_model(model, pretrained=False, num_classes=0)
-    state, wanted = open_clip_layout(network.state_dict()), network.state_dict()
-    safetensors.torch.save_file(state, tmp_path / "open_clip.safetensors")
-    made = clip8.as_timm(tmp_path / "open_clip.safetensors", tmp_path / "timm.safetensors", model)
-    found = safetensors.torch.load_file(made)
-    assert set(found) == set(wanted)
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, msg=name)
+@pytest.mark.parametrize("layout", ["open_clip", "hugging_face"])
+def test_published_layouts_go_all_the_way_and_match_a_hand_made_merge(
+    layout: str, stand_ins: Path, tmp_path: Path
+) -> None:
+    states = towers(3)
+    heads = [torch.randn(2, FEATURES // 2, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    for name, state in zip(("base", "one", "two"), states, strict=True):
+        written = in_open_clip(state) if layout == "open_clip" else in_hugging_face(state, whole=name == "base")
+        torch.save(written, tmp_path / f"{name}.pt")
+    for name, head in zip(("one", "two"), heads, strict=True):
+        torch.save({"weight": head}, tmp_path / f"{name}-head.pt")
+    table = clip8.run_table(
+        tmp_path,
+        stand_ins / "data",
+        tmp_path / "work",
+        tasks=("one", "two"),
+        model=MODEL,
+        size=SIDE,
+        labels=1,
+    )
+    merged = {n: (states[1][n] + states[2][n]) / 2 for n in states[0]}
+    if layout == "hugging_face":  # its experts come without a projection
+        merged["projection"] = states[0]["projection"]
+    for name, head in zip(("one", "two"), heads, strict=True):
+        test = open_test(tmp_path / "work" / "run", name, reader="test")
+        shares = (np.reshape(values, (1, 3, 1, 1)) for values in (clip8.CLIP_MEAN, clip8.CLIP_STD))
+        mean, deviation = (torch.tensor(v, dtype=torch.float32) for v in shares)
+        with torch.no_grad():
+            features = features_of(merged, (test.inputs.float() / 255 - mean) / deviation)
+        found = (features @ merged["projection"] @ head.T).argmax(1)
+        accuracy = (found == test.labels).float().mean()
+        assert table["accuracy"]["average"][name] == pytest.approx(float(accuracy), abs=1e-6)
 
 
-def open_clip_layout(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """timm's names written as open_clip's, by hand."""
-    made: dict[str, torch.Tensor] = {}
-    for name, value in state.items():
-        for ours, theirs in (
-            ("patch_embed.proj.", "conv1."),
-            ("norm_pre.", "ln_pre."),
-            ("norm.", "ln_post."),
-            ("blocks.", "transformer.resblocks."),
-        ):
-            if name.startswith(ours):
-                name = theirs + name[len(ours) :]
-                break
-        for ours, theirs in (
-            (".norm1.", ".ln_1."),
-            (".norm2.", ".ln_2."),
-            (".attn.qkv.weight", ".attn.in_proj_weight"),
-            (".attn.qkv.bias", ".attn.in_proj_bias"),
-            (".attn.proj.", ".attn.out_proj."),
-            (".mlp.fc1.", ".mlp.c_fc."),
-            (".mlp.fc2.", ".mlp.c_proj."),
-        ):
-            name = name.replace(ours, theirs)
-        if name == "cls_token":
-            name, value = "class_embedding", value.reshape(-1)
-        if name == "pos_embed":
-            name, value = "positional_embedding", value.squeeze(0)
-        made[f"visual.{name}"] = value.contiguous()
-    return made
+def test_a_task_without_a_head_file_is_said_to_have_a_fitted_one(stand_ins: Path, tmp_path: Path) -> None:
+    fitted = LinearHead(weight=torch.zeros(2, WIDTH), bias=torch.zeros(2))
+    assert clip8.read_head(tmp_path, "one", fitted, {"base": None}) is None
+    assert clip8.read_head(stand_ins / "clip", "one", fitted, {"base": None}) is not None
+
+
+@pytest.mark.parametrize(
+    ("state", "projection", "message"),
+    [
+        ({"weight": torch.zeros(3, 8)}, None, r"weight \(3, 8\) for 2 class folders"),
+        ({"weight": torch.zeros(2, 5)}, None, r"neither on the tower's 8 features nor behind .*projection \(none\)"),
+        ({"weight": torch.zeros(2, 5)}, torch.zeros(8, 6), r"projection \(\(8, 6\)\); give base"),
+        ({"text": torch.zeros(2, 5)}, None, r"holds \['text'\], a head is 'weight'"),
+    ],
+)
+def test_heads_that_do_not_fit_are_refused(
+    state: dict[str, torch.Tensor], projection: torch.Tensor | None, message: str, tmp_path: Path
+) -> None:
+    safetensors.torch.save_file(state, tmp_path / "one-head.safetensors")
+    fitted = LinearHead(weight=torch.zeros(2, 8), bias=torch.zeros(2))
+    with pytest.raises(ValueError, match=message):
+        clip8.read_head(tmp_path, "one", fitted, {"base": projection})
+
+
+def test_the_projection_of_a_head_follows_the_coefficients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    base, first, second = (torch.randn(8, 5, generator=generator) for _ in range(3))
+    head = clip8.ProjectedHead(
+        weight=torch.randn(3, 5, generator=generator), bias=torch.arange(3.0), projections=(base, first, second)
+    )
+    expected = head.weight @ (0.5 * first + 0.5 * second).T
+    torch.testing.assert_close(head.at(np.array([0.5, 0.5])).weight, expected)
+    torch.testing.assert_close(head.at(np.zeros(2)).weight, head.weight @ base.T)
+    torch.testing.assert_close(head.at(np.zeros(2)).bias, torch.arange(3.0))
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:

@@ -34,7 +34,11 @@ def merge(
     ] = None,
     experts: Annotated[
         list[str] | None,
-        typer.Option(help="Experts as name=file, several allowed.", metavar="NAME=FILE…", rich_help_panel=FILES),
+        typer.Option(
+            help="Experts as name=file, several allowed: checkpoints, folders of shards or of PEFT's LoRA adapters.",
+            metavar="NAME=FILE…",
+            rich_help_panel=FILES,
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -76,6 +80,30 @@ def merge(
         list[str] | None,
         typer.Option(help="Option of the method as name=value, e.g. density=0.2.", rich_help_panel=FILES),
     ] = None,
+    keys: Annotated[
+        str,
+        typer.Option(help="strict: the same tensors everywhere; common: merge what all share.", rich_help_panel=FILES),
+    ] = "strict",
+    keep_base: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tensors that stay the base's, by shell pattern, e.g. 'head.*'.",
+            metavar="PATTERN",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    mixed_dtypes: Annotated[
+        bool,
+        typer.Option(
+            "--mixed-dtypes", help="Experts may have another floating dtype than the base.", rich_help_panel=FILES
+        ),
+    ] = False,
+    trust_base: Annotated[
+        bool,
+        typer.Option(
+            "--trust-base", help="Merge though an expert equals the base or is far from it.", rich_help_panel=FILES
+        ),
+    ] = False,
     max_shard_size: Annotated[str, typer.Option(help="Largest file written.", rich_help_panel=FILES)] = "5GB",
     workers: Annotated[int, typer.Option(help="Threads.", min=1, rich_help_panel=FILES)] = 1,
     overwrite: Annotated[
@@ -122,6 +150,13 @@ def merge(
     if not tuned:
         _refuse_tuning_options(data, labels, per_layer_group=per_layer_group, simplex=simplex, method=method)
     chosen = {name: _scalar(text) for name, text in options.parse_pairs(option or [], "option").items()}
+    fitting: dict[str, Any] = {
+        "keys": keys,
+        "keep_base": keep_base or [],
+        "mixed_dtypes": mixed_dtypes,
+        "trust_base": trust_base,
+    }
+    _refuse_other_options(chosen, fitting, tuned=tuned)
     shell = Shell(as_json=as_json, is_quiet=quiet)
     if dry_run:
         _say_plan(shell, base, files, method, out)
@@ -130,10 +165,6 @@ def merge(
         from advisor.cli_tuning import TuningRequest, merge_tuned
         from advisor.coefficients_sections import tuned_sections
 
-        if chosen:
-            raise ValueError(
-                f"option={chosen}: tuned coefficients go with the method's own options; leave --option out"
-            )
         request = TuningRequest(
             base=base,
             experts=files,
@@ -152,9 +183,10 @@ def merge(
         return
     from advisor.merging import merge as merge_files
 
+    opened, adapted = _with_adapters(base, files)
     result = merge_files(
         base,
-        files,
+        opened,
         method=method,
         coefficients=values,
         out=out,
@@ -162,6 +194,7 @@ def merge(
         max_shard_size=max_shard_size,
         workers=workers,
         overwrite=overwrite,
+        **(fitting | adapted),
         **chosen,
     )
     shell.result(_plain(result, out), [result_section(result, out)])
@@ -213,6 +246,32 @@ def _refuse_tuning_options(
             f"labels={labels}, per-layer-group={per_layer_group}, simplex={simplex}, method={method!r}: --labels, "
             "--per-layer-group, --simplex and --method auto go with --coefficients auto alone; add that"
         )
+
+
+def _refuse_other_options(chosen: Mapping[str, Any], fitting: Mapping[str, Any], *, tuned: bool) -> None:
+    """Refuse options under another name, and those that tuned coefficients do not go with."""
+    for name in fitting:
+        if name in chosen:
+            raise ValueError(f"option={name!r} is none of the method's; write --{name.replace('_', '-')}")
+    if tuned and chosen:
+        raise ValueError(
+            f"option={dict(chosen)}: tuned coefficients go with the method's own options; leave --option out"
+        )
+    if tuned and (fitting["keys"] != "strict" or any(fitting[name] for name in fitting if name != "keys")):
+        raise ValueError(
+            f"{dict(fitting)}: coefficients are tuned on checkpoints that fit as they are; leave these options out, or "
+            "give the coefficients"
+        )
+
+
+def _with_adapters(base: Path, experts: Mapping[str, str]) -> tuple[Mapping[str, Any], dict[str, bool]]:
+    """Experts by file; PEFT's adapter folders as base plus adapter, and the option that they need."""
+    adapters = {name: file for name, file in experts.items() if (Path(file) / "adapter_config.json").is_file()}
+    if not adapters:
+        return experts, {}
+    from advisor.merging import open_adapters
+
+    return {**experts, **open_adapters(base, adapters)}, {"mixed_dtypes": True}
 
 
 def _scalar(text: str) -> Any:

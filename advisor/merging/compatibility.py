@@ -111,12 +111,12 @@ def check_base(labels: Sequence[str], norms: Sequence[float], base_norm: float) 
         if norm == 0:
             raise IncompatibleCheckpoints(
                 f"expert {label!r} equals the base (task vector norm 0): it was never fine-tuned; "
-                "leave it out or pass trust_base=True"
+                "leave it out or pass trust_base=True (--trust-base)"
             )
         if not norm <= base_norm:
             raise IncompatibleCheckpoints(
                 f"expert {label!r}: task vector norm {norm:.4g} is above the base's own norm {base_norm:.4g}: "
-                "this is not the base it was fine-tuned from; give the right base or pass trust_base=True"
+                "this is not the base it was fine-tuned from; give the right one or pass trust_base=True (--trust-base)"
             )
 
 
@@ -127,7 +127,7 @@ def _check_keys(base: Source, expert: Source, keep_base: Sequence[str]) -> None:
     if missing or extra:
         raise IncompatibleCheckpoints(
             f"{expert.place}: missing {_some(missing)}, extra {_some(extra)} against {base.place}; "
-            'pass keys="common" to merge what all share, or keep_base=[patterns] for heads'
+            'pass keys="common" (--keys common) to merge what all share, keep_base=[patterns] (--keep-base) for heads'
         )
 
 
@@ -146,12 +146,12 @@ def _find_role(
                 return "kept", [f"{name}: kept from the base, expert {label!r} has shape {other.shape}"]
             raise IncompatibleCheckpoints(
                 f"{expert.place}: tensor {name!r} has shape {other.shape}, the base {info.shape}; "
-                'for another head pass keep_base=[patterns] or keys="common"'
+                'for another head pass keep_base=[patterns] (--keep-base) or keys="common" (--keys common)'
             )
         if other.dtype != info.dtype and not (mixed_dtypes and other.floating and info.floating):
             raise IncompatibleCheckpoints(
                 f"{expert.place}: tensor {name!r} has dtype {other.dtype}, the base {info.dtype}; "
-                "convert one of them, or pass mixed_dtypes=True to merge floating dtypes into the base's"
+                "convert one of them, or pass mixed_dtypes=True (--mixed-dtypes): the output has the base's"
             )
     if not info.floating:
         return "integer", []

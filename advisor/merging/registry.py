@@ -1,6 +1,8 @@
 """All merge operators by name. Importing this module imports no torch."""
 
+import inspect
 from collections.abc import Mapping
+from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
@@ -131,9 +133,21 @@ def build_operator(method: str, options: Mapping[str, Any]) -> Operator:
     """
     if method not in OPERATORS:
         raise ValueError(f"method={method!r} is unknown; choose one of {', '.join(OPERATORS)}")
-    try:
-        return OPERATORS[method].build(**options)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise TypeError(f"method={method!r}: {str(error).partition('() ')[2] or error}") from None
+    entry = OPERATORS[method]
+    accepted = inspect.signature(entry.build).parameters
+    for name, value in options.items():
+        if name not in accepted:
+            takes = ", ".join(accepted) or "none"
+            raise TypeError(f"method={method!r} takes no option {name!r}; its options: {takes}")
+        usual = accepted[name].default
+        if isinstance(usual, bool) and not isinstance(value, bool):
+            raise TypeError(f"method={method!r}: {name}={value!r} must be true or false")
+        if isinstance(usual, int | float) and not isinstance(value, Real):
+            raise TypeError(f"method={method!r}: {name}={value!r} must be a number, like {usual}")
+    for name, parameter in accepted.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise TypeError(
+                f"method={method!r} needs {name}=, one map for each expert, which a model and data give "
+                "(docs/merging.md: estimate_fisher, collect_activation_grams); merge from Python with them"
+            )
+    return entry.build(**options)

@@ -5,6 +5,7 @@ torch sees it when an entry of the archive is compressed or larger than the file
 anything else is a bomb. A state dict may sit under the key `state_dict` or `model`, as training loops write it.
 """
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,10 +49,12 @@ def _load(path: Path, *, place: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        first_line = (str(error).splitlines() or [""])[0]
+        # The rest of torch's message advises weights_only=False, which runs whatever code is in the file.
+        blocked = re.search(r"Unsupported (?:global|class|operand): .*?(?=was not|is not|\n|$)|GLOBAL \S+", str(error))
+        reason = blocked[0].strip() if blocked else (str(error).splitlines() or [""])[0].partition(". ")[0]
         raise UnreadableCheckpoint(
-            f"{place}: torch refuses to load it with weights_only=True ({type(error).__name__}: {first_line}); "
-            "save the plain state dict, best as safetensors"
+            f"{place}: torch refuses to load it with weights_only=True ({type(error).__name__}: {reason}); where the "
+            "code that wrote it is installed and trusted, save its plain state dict, best as safetensors"
         ) from None
 
 

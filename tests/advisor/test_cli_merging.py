@@ -58,6 +58,11 @@ def test_a_method_with_options_and_text_output(files: Path, capsys: pytest.Captu
         ([*BY_FILE, "--coefficients", "a=1"], "name each expert once"),
         ([*BY_FILE, "--method", "magic"], "method='magic' is unknown"),
         ([*BY_FILE, "--option", "densty=1", "--method", "ties"], "densty"),
+        ([*BY_FILE, "--option", "densty=1", "--method", "ties"], "its options: density, scope, aggregate"),
+        ([*BY_FILE, "--method", "regmean"], "needs grams=, one map for each expert, which a model and data give"),
+        ([*BY_FILE, "--option", "keep_base=head*"], "is none of the method's; write --keep-base"),
+        ([*BY_FILE, "--keys", "some"], "keys='some' must be 'strict' or 'common'"),
+        ([*BY_FILE, "--coefficients", "auto", "--keys", "common"], "tuned on checkpoints that fit as they are"),
         ([*BY_FILE, "--data", "project.yaml"], "is used by --coefficients auto alone"),
         ([*BY_FILE, "--labels", "5"], "go with --coefficients auto alone"),
         ([*BY_FILE, "--method", "auto"], "go with --coefficients auto alone"),
@@ -82,6 +87,55 @@ def test_what_does_not_fit_is_explained_and_nothing_is_written(
     assert text in ran.said
     assert not Path("merged").exists()
     assert not Path("x").exists()
+
+
+def test_checkpoints_that_do_not_fit_are_merged_as_far_as_asked(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, expert = load_file("base.safetensors"), load_file("a.safetensors")
+    save_file({**expert, "head": np.ones(3, np.float32)}, "a.safetensors")
+    refused = Ran(capsys, *BY_FILE)
+    assert refused.code == 2
+    assert "--keys common" in refused.err.replace("\n", " ")
+    assert Ran(capsys, *BY_FILE, "--keys", "common").code == 0
+    assert list(load_file("merged/model.safetensors")) == list(base)
+    save_file(base, "a.safetensors")
+    equal = Ran(capsys, *BY_FILE, "--overwrite")
+    assert equal.code == 2
+    assert "--trust-base" in equal.err
+    assert Ran(capsys, *BY_FILE, "--overwrite", "--trust-base", "--coefficients", "1").code == 0
+    for name, value in load_file("merged/model.safetensors").items():
+        np.testing.assert_allclose(value, base[name] + 0.2, rtol=1e-6)
+    for number, name in enumerate(("base", "a", "b")):
+        save_file(
+            {**base, "w2": base["w"] + number, "head.bias": np.ones(3 + number, np.float32)}, f"{name}.safetensors"
+        )
+    assert "--keep-base" in Ran(capsys, *BY_FILE, "--overwrite").err
+    assert Ran(capsys, *BY_FILE, "--overwrite", "--keep-base", "head.*", "--trust-base").code == 0
+    assert np.array_equal(load_file("merged/model.safetensors")["head.bias"], np.ones(3, np.float32))
+    save_file(base, "base.safetensors")
+    save_file(expert, "b.safetensors")
+    save_file({name: value.astype(np.float64) for name, value in expert.items()}, "a.safetensors")
+    wider = Ran(capsys, *BY_FILE, "--overwrite")
+    assert wider.code == 2
+    assert "--mixed-dtypes" in wider.err
+    assert Ran(capsys, *BY_FILE, "--overwrite", "--mixed-dtypes").code == 0
+
+
+def test_lora_adapters_are_experts_like_any_other(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    base = {"layer.weight": rng.normal(size=(6, 4)).astype(np.float32)}
+    save_file(base, "base.safetensors")
+    save_file({"layer.weight": base["layer.weight"] + np.float32(0.1)}, "b.safetensors")
+    down, up = rng.normal(size=(2, 4)).astype(np.float32), 0.1 * rng.normal(size=(6, 2)).astype(np.float32)
+    Path("adapter").mkdir()
+    factors = {"base_model.model.layer.lora_A.weight": down, "base_model.model.layer.lora_B.weight": up}
+    save_file(factors, "adapter/adapter_model.safetensors")
+    Path("adapter/adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
+    parts = ["merge", "--base", "base.safetensors", "--experts", "a=adapter", "b=b.safetensors", "--out", "merged"]
+    assert Ran(capsys, *parts, "--coefficients", "a=0.5,b=0.25").code == 0
+    expected = base["layer.weight"] + 0.5 * 2 * up @ down + 0.25 * 0.1
+    np.testing.assert_allclose(load_file("merged/model.safetensors")["layer.weight"], expected, rtol=1e-5)
 
 
 def test_coefficients_from_weights_alone_are_merged_and_kept(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

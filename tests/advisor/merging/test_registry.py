@@ -116,5 +116,18 @@ def test_one_expert_is_enough(method: str) -> None:
 def test_an_unknown_method_and_a_missing_input_are_named() -> None:
     with pytest.raises(ValueError, match="method='soup' is unknown; choose one of average, weighted_average"):
         build_operator("soup", {})
-    with pytest.raises(TypeError, match="method='fisher': missing 1 required keyword-only argument: 'fisher'"):
+    with pytest.raises(TypeError, match="method='fisher' needs fisher=, one map for each expert.*estimate_fisher"):
         build_operator("fisher", {})
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("ties", {"density": "abc"}, "method='ties': density='abc' must be a number, like 0.2"),
+        ("dare", {"rescale": 1}, "method='dare': rescale=1 must be true or false"),
+        ("average", {"density": 0.5}, "method='average' takes no option 'density'; its options: none"),
+    ],
+)
+def test_options_of_another_kind_are_refused_by_name(method: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        build_operator(method, options)

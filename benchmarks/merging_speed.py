@@ -1,6 +1,7 @@
 """Speed, memory and agreement of merging, as whole processes beside mergekit.
 
-    python benchmarks/merging_speed.py [--mergekit PYTHON] [--scratch FOLDER] [--repeats 3] [--large 1 5]
+    python benchmarks/merging_speed.py [--mergekit PYTHON] [--scratch FOLDER] [--repeats 3] [--linear-repeats 15]
+                                       [--large 1 5]
 
 Measures, on synthetic fp32 checkpoints with the shapes of timm's vit_base_patch32_224 (base + 4 experts):
 whole-process wall and CPU time and peak anonymous memory (RssAnon of /proc, polled) of task arithmetic and TIES; the
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--mergekit", type=Path, help="python of an environment with mergekit 0.1.5")
     parser.add_argument("--scratch", type=Path, help="folder with 25 GB free; default: the system's")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--linear-repeats", type=int, default=15, help="of linear merges, which take under a second")
     parser.add_argument("--mergekit-repeats", type=int, default=1)
     parser.add_argument("--only-vit", action="store_true", help="leave the sharded models as they were measured")
     parser.add_argument("--only-large", action="store_true", help="measure the sharded models again, keep the rest")
@@ -64,7 +66,10 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         results["vit_b32"] = measure_vit(
-            Path(folder), arguments.mergekit, arguments.repeats, arguments.mergekit_repeats
+            Path(folder),
+            arguments.mergekit,
+            {False: arguments.repeats, True: arguments.linear_repeats},
+            arguments.mergekit_repeats,
         )
     if arguments.only_vit:
         earlier = json.loads(RESULTS.read_text())
@@ -132,7 +137,12 @@ JOBS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def measure_vit(folder: Path, mergekit: Path | None, repeats: int, slow_repeats: int) -> dict[str, Any]:
+LINEAR = ("task_arithmetic", "average")
+PAUSE = 1.0  # seconds before each round, in which the disk gets done with what the last one left
+
+
+def measure_vit(folder: Path, mergekit: Path | None, repeats: dict[bool, int], slow_repeats: int) -> dict[str, Any]:
+    """Our runs and the yardstick in turn, ``repeats`` of other (False) and of linear merges (True)."""
     paths = make_vit(folder)
     size = paths["base"].stat().st_size
     results: dict[str, Any] = {"checkpoint_mib": size / MIB, "experts": EXPERTS}
@@ -142,10 +152,11 @@ def measure_vit(folder: Path, mergekit: Path | None, repeats: int, slow_repeats:
         yardsticks: list[tuple[float, float]] = []
 
         def run(name: str = name, yardsticks: list[tuple[float, float]] = yardsticks) -> dict[str, float]:
+            time.sleep(PAUSE)
             yardsticks.append(read_and_write(list(paths.values()), folder / "copy"))
             return run_ours(name, paths, folder / f"ours-{name}")
 
-        runs[name] = {"ours": repeat(run, repeats)}
+        runs[name] = {"ours": repeat(run, repeats[name in LINEAR]), "repeats": repeats[name in LINEAR]}
         for clock, inner, column in (("seconds", "inner_seconds", 0), ("cpu_seconds", "inner_cpu_seconds", 1)):
             floor = min(times[column] for times in yardsticks)
             runs[name][f"yardstick_{clock}"] = floor

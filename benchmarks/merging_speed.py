@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--linear-repeats", type=int, default=15, help="of linear merges, which take under a second")
     parser.add_argument("--mergekit-repeats", type=int, default=1)
     parser.add_argument("--only-vit", action="store_true", help="leave the sharded models as they were measured")
+    parser.add_argument("--only-linear", action="store_true", help="measure linear merges beside the yardstick alone")
     parser.add_argument("--only-large", action="store_true", help="measure the sharded models again, keep the rest")
     parser.add_argument("--large", type=float, nargs="*", default=[1, 5], help="sizes of the sharded models in GB")
     arguments = parser.parse_args()
@@ -62,6 +63,14 @@ def main() -> None:
         results = json.loads(RESULTS.read_text())
         results["environment_large"] = describe_environment(None)
         measure_all_large(results, arguments.large, arguments.scratch)
+        return
+    if arguments.only_linear:
+        results = json.loads(RESULTS.read_text())
+        results["linear"] = {"environment": describe_environment(None)}
+        with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
+            rounds = {True: arguments.linear_repeats}
+            results["linear"] |= measure_vit(Path(folder), None, rounds, 0, names=LINEAR)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
         return
     RESULTS.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
@@ -73,7 +82,7 @@ def main() -> None:
         )
     if arguments.only_vit:
         earlier = json.loads(RESULTS.read_text())
-        results |= {key: earlier[key] for key in ("environment_large", "large") if key in earlier}
+        results |= {key: earlier[key] for key in ("environment_large", "large", "linear") if key in earlier}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     if not arguments.only_vit:
         measure_all_large(results, arguments.large, arguments.scratch)
@@ -141,14 +150,20 @@ LINEAR = ("task_arithmetic", "average")
 PAUSE = 1.0  # seconds before each round, in which the disk gets done with what the last one left
 
 
-def measure_vit(folder: Path, mergekit: Path | None, repeats: dict[bool, int], slow_repeats: int) -> dict[str, Any]:
+def measure_vit(
+    folder: Path,
+    mergekit: Path | None,
+    repeats: dict[bool, int],
+    slow_repeats: int,
+    names: Sequence[str] = tuple(JOBS),
+) -> dict[str, Any]:
     """Our runs and the yardstick in turn, ``repeats`` of other (False) and of linear merges (True)."""
     paths = make_vit(folder)
     size = paths["base"].stat().st_size
     results: dict[str, Any] = {"checkpoint_mib": size / MIB, "experts": EXPERTS}
     results["import_anon_mib"] = watch([sys.executable, "-c", IMPORT_ONLY])["peak_anon_mib"]
     runs: dict[str, Any] = {}
-    for name in JOBS:
+    for name in names:
         yardsticks: list[tuple[float, float]] = []
 
         def run(name: str = name, yardsticks: list[tuple[float, float]] = yardsticks) -> dict[str, float]:

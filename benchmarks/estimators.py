@@ -45,6 +45,12 @@ def coverage(trials: int) -> dict[str, Any]:
     return {setting.name: run_trials(setting, trials) for setting in SETTINGS} | weighted
 
 
+def stored_figures(section: str) -> dict[str, Any]:
+    """Figures of a section's last run; empty if there was none."""
+    path = RESULTS / f"estimators-{section}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))["figures"]) if path.is_file() else {}
+
+
 def main() -> None:
     """Run one section and store it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,7 +68,9 @@ def main() -> None:
 
         figures = {
             "networks": estimator_checks.networks,
-            "repeatability": lambda: estimator_checks.repeatability(options.networks, options.seeds),
+            "repeatability": lambda: estimator_checks.repeatability(
+                options.networks, options.seeds, stored_figures("repeatability")
+            ),
             "memory": lambda: estimator_checks.memory(options.networks),
         }[options.section]()
     result = {

@@ -12,6 +12,7 @@ arXiv 1812.06162.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -33,6 +34,9 @@ from estimators.tasks import Split
 
 NORMAL_QUANTILE = 1.645  # of 95 %
 IDENTIFIABLE_RATIO = 3.0  # an interval wider than a factor 3 is not enough to act on
+# Samples drawn by the length that their gradients should have make up about equal shares of the sum.  One with more
+# than this, and than so many equal shares, says that lengths are not as expected: heavier ones may have been missed.
+HEAVY_SHARE, HEAVY_SHARES = 0.04, 4
 
 
 class GradientVariance(BaseEstimator):  # type: ignore[misc]
@@ -158,7 +162,24 @@ def _weighted_variance(rows: GradientRows, draw: WeightedDraw, note: str) -> Est
     mean_square, half = weighted_mean(rows.squared_norms, draw.chances, draw.population)
     squared = max(0.0, float(rows.mean.cpu().double().square().sum()) - rows.noise_trace())
     value = max(0.0, mean_square - squared) * draw.population / (draw.population - 1)
-    return _positive_estimate(value, half, rows.num_samples, note)
+    found = _positive_estimate(value, half, rows.num_samples, note)
+    share = _heaviest_share(rows, draw)
+    if share == 0:
+        return found
+    heavy = (
+        f"one sample that was left to chance makes up {share:.0%} of sigma^2; heavier ones may have been missed: "
+        "take more samples"
+    )
+    return dataclasses.replace(found, identifiable=False, note=_join(note, heavy))
+
+
+def _heaviest_share(rows: GradientRows, draw: WeightedDraw) -> float:
+    """Share of the heaviest sample left to chance in the sum of squares, 0 where it is no more than expected."""
+    shares = (draw.weights * rows.squared_norms)[draw.chances < 1]
+    if not shares.any():
+        return 0.0
+    heaviest = float(shares.max() / (draw.weights * rows.squared_norms).sum())
+    return heaviest if heaviest > max(HEAVY_SHARE, HEAVY_SHARES / len(shares)) else 0.0
 
 
 def _positive_estimate(value: float, half: float, samples: int, note: str) -> Estimate:

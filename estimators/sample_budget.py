@@ -15,6 +15,7 @@ GAUSS_NEWTON_PRODUCTS, HESSIAN_PRODUCTS = 4, 2
 DIRECTION_UNITS = GAUSS_NEWTON_PRODUCTS * 2.0 + HESSIAN_PRODUCTS * 4.0 + 1.0  # a sample that finds the top direction
 EXACT_UNITS = 5.0  # second derivative along a direction, by the whole Hessian and by the Gauss-Newton matrix
 MOST_GRADIENTS = 2048  # of weighted draws: by then next to nothing is left to chance
+OTHERS_UNITS = 1100.0  # further units go to gradients where samples are chosen, up to MOST_GRADIENTS
 MOST_LEADING = 80  # gradients of so many samples make up the top direction next to wholly
 NOISE_EXACT = 2
 SHARPEST_UNITS = 12.0  # the sharpest sample's own Lanczos
@@ -78,8 +79,8 @@ class SampleBudget:
 
         >>> SampleBudget.plan(2048, num_tasks=4).gradients
         592
-        >>> SampleBudget.plan(2048, num_tasks=4, known=True).gradients
-        921
+        >>> [SampleBudget.plan(units, num_tasks=4, known=True).gradients for units in (1024, 2048, 4096)]
+        [460, 1443, 2048]
         """
         if not units >= LEAST_UNITS:
             raise ValueError(
@@ -123,7 +124,10 @@ class SampleBudget:
     def _full(cls, units: float, num_tasks: int, *, known: bool) -> SampleBudget:
         directions = 12
         if known:
-            gradients = min(MOST_GRADIENTS, int(0.45 * units), int(0.53 * units - 70))  # few units: least counts
+            total, units = units, min(units, OTHERS_UNITS)
+            gradients = min(int(0.45 * units), int(0.53 * units - 70)) + int(total - units)  # few units: least counts
+            if gradients > MOST_GRADIENTS:
+                gradients, units = MOST_GRADIENTS, (total - MOST_GRADIENTS) / 0.55
             top = {
                 "direction_samples": 0,
                 "fresh_samples": int(0.11 * units - SHARPEST_UNITS),

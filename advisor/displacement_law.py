@@ -31,7 +31,7 @@ SHARED = ("a1", "a2", "nu", "beta", "omega", "gamma")
 # widths of the tasks' own factors, from fits to the exploration tables and the development suites.
 PRIOR_MEAN = {
     "gradient": np.array([0.0, -0.7, -0.6, -2.0, 0.7, 0.0]),
-    "adaptive": np.array([0.0, -0.5, -0.6, -1.2, 0.7, 0.0]),
+    "adaptive": np.array([0.0, -0.5, -0.95, -0.35, 0.6, -0.15]),
 }
 PRIOR_WIDTH = np.array([0.3, 0.3, 0.6, 0.7, 0.5, 0.4])
 TASK_WIDTH = 0.2

@@ -31,8 +31,9 @@ from estimators.constants import Constants, Estimate, TaskConstants
 
 FAMILIES = ("gradient", "adaptive")
 Z90 = 1.645  # normal quantile of a 90 % interval's end
-# G^2/sigma^2 at x_0: 1/530 to 1/800 on the exploration tables.
-GRADIENT_SHARE = 1 / 600
+# G^2/sigma^2 at x_0, as displacements of long runs on the development suites tell it (docs/risk-model-log.md, sixth
+# session); 1/530 to 1/800 measured on the exploration tables.
+GRADIENT_SHARE = 1 / 1250
 GRADIENT_SHARE_WIDTH = 0.6  # in log G^2
 CURVATURE_UNIT = 0.74  # of lambda_max: what the priors' suites took for it (docs/risk-model-log.md, fifth session)
 COSINE_WIDTH = 0.25  # prior standard deviation of a cosine between two tasks' gradients or drifts
@@ -228,16 +229,16 @@ def likely_gradient_norm(measured: Estimate, variance: float, num_samples: int) 
 
     A gradient over n samples has the squared length G^2 + sigma^2/n, unless the head was fitted on just these samples:
     then it is far shorter and says nothing of G.  So one below twice sigma^2/n leaves the usual share
-    G^2 = sigma^2/600, known within a factor of about 2; else the posterior mean of log G^2 under that log-normal prior
+    G^2 = sigma^2/1250, known within a factor of about 2; else the posterior mean of log G^2 under that log-normal prior
     and a normal error of the measured square.
 
     >>> sharp = Estimate(value=2.0, low=1.95, high=2.05)
-    >>> round(likely_gradient_norm(sharp, 600.0, 1000), 2)
+    >>> round(likely_gradient_norm(sharp, 1250.0, 1000), 2)
     1.99
-    >>> round(likely_gradient_norm(sharp, 600.0, 100), 2)
+    >>> round(likely_gradient_norm(sharp, 1250.0, 100), 2)
     1.0
     >>> blind = Estimate(value=0.0, low=0.0, high=50.0)
-    >>> round(likely_gradient_norm(blind, 600.0, 1000), 2)
+    >>> round(likely_gradient_norm(blind, 1250.0, 1000), 2)
     1.0
     """
     if measured.value**2 < 2 * variance / num_samples:

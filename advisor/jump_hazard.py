@@ -8,11 +8,13 @@ jump at any step, so neighbouring recipes, and two seeds of one recipe, end far 
 
 every expert of every probe is one look at t: it jumped if it moved more than ``JUMP`` log units further than the
 displacement law lets expect.  The posterior of t is kept as a normal.  A merge with such experts has its risk raised by
-the factor 1 + COST sum_i lambda_i if they jump; a plan is predicted with the log-normal of the same mean and spread:
+the factor 1 + COST sum_i lambda_i if they jump:
 
-    log risk += P C,   spread^2 += P (1 - P) C^2,   C = log(1 + COST sum_i lambda_i)
+    log risk += C with chance P, else 0;   C = log(1 + COST sum_i lambda_i)
 
-P is the experts' mean, weighted by their coefficients.  AdamW's steps are bounded, so its experts do not jump.
+P is the experts' mean, weighted by their coefficients.  A prediction holds the mean P C; an interval ends at quantiles
+of the mixture, so a jump that is less likely than its tail does not widen it, and none reaches below calm runs.
+AdamW's steps are bounded, so its experts do not jump.
 """
 
 from __future__ import annotations
@@ -86,12 +88,16 @@ class JumpHazard:
         return np.asarray(np.where(exposure.family == FAMILIES.index("gradient"), ndtr(argument), 0.0))
 
     def at(self, exposure: Exposure, scales: TaskScales) -> tuple[FloatArray, FloatArray]:
-        """What it adds to log risk of plans, and its standard deviation, [M] each."""
+        """Chance P in [0, 1] of a jump, and what it adds to log risk, C, of plans, [M] each."""
         total = exposure.coefficients.sum(axis=1)
         weight = exposure.coefficients / np.maximum(total, 1e-12)[:, None]
         chance = np.minimum(np.sum(weight * self.chance(exposure, scales), axis=1), 1.0)  # 1 + rounding
-        cost = np.log1p(COST * total)
-        return chance * cost, np.sqrt(chance * (1 - chance)) * cost
+        return chance, np.log1p(COST * total)
+
+    def mean_at(self, exposure: Exposure, scales: TaskScales) -> FloatArray:
+        """Mean P C of what jumps add to log risk of plans, [M]."""
+        chance, cost = self.at(exposure, scales)
+        return np.asarray(chance * cost)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

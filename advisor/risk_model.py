@@ -39,7 +39,7 @@ from estimators.recipe import Optimizer, Recipe
 
 __all__ = ["ContradictoryProbes", "ProbesDiverged", "RiskModel", "RiskPrediction", "TooFewProbes"]
 
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 INITIAL = ("initial_risk", "initial_spread", "initial_samples")
 NUM_DRAWS = 32  # posterior draws behind an interval
 DRAWN_CELLS = 20_000  # risks evaluated at once when drawing
@@ -127,7 +127,7 @@ class RiskModel:
         form, terms = task_risk(self._parameters(), moves, self.scales_, self.cosines_)
         risk = self.residuals_.correct(form, self._floor(), exposure)
         terms["progress"] = terms["progress"] + risk - form
-        jump, jump_spread = self.hazard_.at(exposure, self.scales_)
+        jump = self.hazard_.mean_at(exposure, self.scales_)
         terms["collapse"] = terms["collapse"] + risk * np.expm1(jump)[:, None]
         risk = risk * np.exp(jump)[:, None]
         extrapolation = distance_beyond(exposure, self.reach_)
@@ -136,7 +136,7 @@ class RiskModel:
         relative = goal / (self.scales_.initial_risk @ self.weights_)
         goal_low, goal_high, relative_low, relative_high = goal, goal, relative, relative
         if return_interval:
-            low, high, goal_low, goal_high, *ends = self._intervals(moves, risk, extrapolation, jump_spread)
+            low, high, goal_low, goal_high, *ends = self._intervals(moves, risk, extrapolation)
             relative_low, relative_high = ends
         return RiskPrediction(
             names=self.scales_.names,
@@ -329,28 +329,28 @@ class RiskModel:
             for start in range(0, NUM_DRAWS, chunk)
         ]
         samples = self.residuals_.correct(np.concatenate(parts), self._floor(), moves.exposure)
-        samples = samples * np.exp(self.hazard_.at(moves.exposure, self.scales_)[0])[:, None]
+        samples = samples * np.exp(self.hazard_.mean_at(moves.exposure, self.scales_))[:, None]
         return samples, samples @ self.weights_
 
-    def _intervals(
-        self, moves: Moves, risk: FloatArray, extrapolation: FloatArray, jump_spread: FloatArray
-    ) -> tuple[FloatArray, ...]:
+    def _intervals(self, moves: Moves, risk: FloatArray, extrapolation: FloatArray) -> tuple[FloatArray, ...]:
         """Ends [M, N] for tasks, [M] for goal and goal/x_0's: parameter draws and the form's scatter, in log risk."""
         samples, goals = self._sampled(moves)
         scales, level = self.scales_, self.level
         unlucky = dataclasses.replace(moves, luck=moves.luck + self._luck(moves.exposure)[1])
         worse, _ = task_risk(self._parameters(), unlucky, scales, self.cosines_)
         worse = self.residuals_.correct(worse, self._floor(), moves.exposure)
-        worse = worse * np.exp(self.hazard_.at(moves.exposure, scales)[0])[:, None]
+        worse = worse * np.exp(self.hazard_.mean_at(moves.exposure, scales))[:, None]
         mean, start = risk @ self.weights_, scales.initial_risk @ self.weights_
         level_spread, overlap = self._level_spread()
         errors = risk * level_spread * self.weights_
         shared = np.sqrt(np.einsum("mi,ij,mj->m", errors, overlap, errors)) / mean
-        extra = np.hypot(np.hypot(np.log(worse / risk), level_spread), jump_spread[:, None])
-        tasks = interval(samples, risk, scales.initial_risk, extrapolation[:, None], level, extra)
-        own = np.hypot(np.log(worse @ self.weights_ / mean), jump_spread)
-        goal = interval(goals, mean, start, extrapolation, level, np.hypot(own, shared))
-        low, high = interval(goals, mean, start, extrapolation, level, own)
+        chance, cost = self.hazard_.at(moves.exposure, scales)
+        extra = np.hypot(np.log(worse / risk), level_spread)
+        each = (chance[:, None], cost[:, None])
+        tasks = interval(samples, risk, scales.initial_risk, extrapolation[:, None], level, extra, jump=each)
+        own = np.log(worse @ self.weights_ / mean)
+        goal = interval(goals, mean, start, extrapolation, level, np.hypot(own, shared), jump=(chance, cost))
+        low, high = interval(goals, mean, start, extrapolation, level, own, jump=(chance, cost))
         return *tasks, *goal, low / start, high / start
 
     def _level_spread(self) -> tuple[FloatArray, FloatArray]:

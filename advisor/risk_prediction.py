@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 from scipy.stats import norm
 
 from advisor.exposure import FAMILIES, Exposure
 from advisor.plan import FloatArray
 
 # Scatter of the form itself in log risk (development suites): at the probes, and for each log unit beyond them.
-SCATTER = 0.01
-SCATTER_GROWTH = 0.006
+SCATTER = 0.025
+SCATTER_GROWTH = 0.008
 SCATTER_EXCESS = 0.4  # share of log(risk/initial risk) above 0, where the form is coarse
 
-POSTERIOR_SHARE = 0.75  # the Laplace approximation is too wide by a third on the development suites
+POSTERIOR_SHARE = 0.5  # the Laplace approximation is twice too wide on suites, right on the exploration tables
+
+BISECTIONS = 40
 
 # Knobs whose range the probes cover: effective rate, batch size, steps, coefficient.
 KNOBS = ("rate", "batch_size", "steps", "coefficients")
@@ -120,6 +123,8 @@ def interval(
     beyond: FloatArray,
     level: float,
     extra: FloatArray | float = 0.0,
+    *,
+    jump: tuple[FloatArray, FloatArray] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Ends of predictive intervals around ``centre``: posterior draws and the form's scatter, normal in log risk.
 
@@ -130,9 +135,35 @@ def interval(
         beyond: distance beyond the probes, broadcast against ``centre``.
         level: nominal coverage.
         extra: further relative standard deviation: luck of the run, and the risk of x_0 that all predictions share.
+        jump: chance P and log cost C of a jump (``advisor.jump_hazard``), whose mean P C ``centre`` holds: the ends are
+            then quantiles of the mixture.
     """
     spread = np.sqrt(np.mean((np.log(samples) - np.log(centre)) ** 2, axis=0))
     excess = np.maximum(np.log(centre / initial), 0.0)
     own = SCATTER + SCATTER_GROWTH * beyond + SCATTER_EXCESS * excess
-    half = float(norm.ppf(0.5 + level / 2)) * np.sqrt((POSTERIOR_SHARE * spread) ** 2 + own**2 + extra**2)
-    return np.asarray(centre * np.exp(-half)), np.asarray(centre * np.exp(half))
+    deviation = np.sqrt((POSTERIOR_SHARE * spread) ** 2 + own**2 + extra**2)
+    tail = 0.5 - level / 2
+    if jump is None or not jump[0].any():
+        half = -float(norm.ppf(tail)) * deviation
+        return np.asarray(centre * np.exp(-half)), np.asarray(centre * np.exp(half))
+    chance, cost = (np.broadcast_to(values, deviation.shape) for values in jump)
+    low, high = (jump_quantile(share, deviation, chance, cost) - chance * cost for share in (tail, 1 - tail))
+    return np.asarray(centre * np.exp(np.minimum(low, 0.0))), np.asarray(centre * np.exp(np.maximum(high, 0.0)))
+
+
+def jump_quantile(share: float, deviation: FloatArray, chance: FloatArray, cost: FloatArray) -> FloatArray:
+    """Quantile of (1 - P) N(0, s^2) + P N(C, s^2), elementwise, by bisection.
+
+    >>> one = np.ones(1)
+    >>> float(jump_quantile(0.95, one, 0 * one, 3 * one).round(3)[0])
+    1.645
+    >>> float(jump_quantile(0.95, 0.01 * one, 0.5 * one, 3 * one).round(3)[0])
+    3.013
+    """
+    low = float(norm.ppf(share)) * deviation
+    high = low + cost
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        below = (1 - chance) * ndtr(middle / deviation) + chance * ndtr((middle - cost) / deviation) < share
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return np.asarray((low + high) / 2)

@@ -38,6 +38,8 @@ VIEWS: dict[str, Callable[[Pixels], Pixels]] = {
     "edges": lambda p: np.clip(4 * np.abs(np.diff(p.astype(np.int64), axis=1, prepend=0)), 0, 255).astype(np.uint8),
     "striped": lambda p: np.where(np.indices(p.shape)[0] % 3 == 0, np.uint8(160), p),
     "rotated-striped": lambda p: np.where(np.indices(p.shape)[0] % 3 == 0, np.uint8(160), np.rot90(p)),
+    "upside-down-striped": lambda p: np.where(np.indices(p.shape)[0] % 3 == 0, np.uint8(160), p[::-1]),
+    "sideways": lambda p: np.rot90(p, 3),
 }
 ALL = tuple(range(10))
 TOPS = (0, 2, 3, 4, 6)  # T-shirt, pullover, dress, coat, shirt
@@ -83,6 +85,11 @@ IMAGE_TASKS = {
     # one problem seen in two ways; their images are also in tasks above, so a project takes these two or those
     "fashion-turned": ImageTask(source="fashion", view="rotated", first=20_000, count=5000),
     "fashion-turned-striped": ImageTask(source="fashion", view="rotated-striped", first=28_000, count=5000),
+    # for development: one problem seen in two ways, and two pools for halves of the classes; shared with no task above
+    "fashion-flipped": ImageTask(source="fashion", view="upside-down", first=8_000, count=4000),
+    "fashion-flipped-striped": ImageTask(source="fashion", view="upside-down-striped", first=12_000, count=4000),
+    "fashion-sideways-0": ImageTask(source="fashion", view="sideways", first=53_500, count=3250),
+    "fashion-sideways-1": ImageTask(source="fashion", view="sideways", first=56_750, count=3250),
 }
 
 

@@ -104,6 +104,6 @@ def test_sign_like_steps_of_adamw_give_the_walk_of_its_first_steps(world: Quadra
     """When noise rules every entry, AdamW's first steps have length eta in each of P coordinates: d^2 = eta^2 P K."""
     noisy = dataclasses.replace(world, noise=world.noise * 1e8)
     exposure, _ = exposure_of(noisy, Recipe(learning_rate=1e-4, batch_size=8, steps=6, optimizer="adamw"))
-    # of a step's square at batch 8 the usual gradient, sigma^2/600, takes its share; the rest is the walk
-    noise = 1 / (1 + 8 / 600)
+    # of a step's square at batch 8 the usual gradient, sigma^2/1250, takes its share; the rest is the walk
+    noise = 1 / (1 + 8 / 1250)
     np.testing.assert_allclose(exposure.walk[0], 1e-8 * len(world.curvature) * 6 * noise, rtol=1e-3)

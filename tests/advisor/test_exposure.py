@@ -90,14 +90,14 @@ def test_cosines_are_those_of_the_gradients(constants: Constants) -> None:
     world = QuadraticWorld.drawn()
     gradients = -world.curvature * world.minima
     unit = gradients / np.linalg.norm(gradients, axis=1, keepdims=True)
-    np.testing.assert_allclose(TaskScales.from_constants(constants).gradient_cosine, unit @ unit.T, atol=0.02)
+    np.testing.assert_allclose(TaskScales.from_constants(constants).gradient_cosine, unit @ unit.T, atol=0.03)
 
 
 def test_a_gradient_norm_that_noise_hides_is_the_usual_share_of_the_noise(constants: Constants) -> None:
     blind = dataclasses.replace(
         constants.tasks["b"],
         initial_gradient_norm=Estimate(value=0.0, low=0.0, high=1e3, identifiable=False),
-        gradient_variance=Estimate(value=600.0, low=500.0, high=700.0),
+        gradient_variance=Estimate(value=1250.0, low=1100.0, high=1400.0),
     )
     scales = TaskScales.from_constants(dataclasses.replace(constants, tasks=constants.tasks | {"b": blind}))
     assert scales.gradient_norm[1] == pytest.approx(1.0, rel=0.01)

@@ -75,16 +75,17 @@ def test_the_edge_ends_between_the_last_calm_and_the_first_wild_rate() -> None:
 
 def test_adamw_runs_do_not_jump_and_say_nothing_of_the_edge() -> None:
     assert hazard(trace(10.0, jumped=True, optimizer="adamw")).runs == 0
-    added, spread = JumpHazard().at(exposure(learning_rate=10.0, optimizer="adamw"), SCALES)
-    assert added[0] == spread[0] == 0
+    added = JumpHazard().mean_at(exposure(learning_rate=10.0, optimizer="adamw"), SCALES)
+    assert added[0] == 0
 
 
 def test_a_jump_is_charged_once_and_only_to_the_experts_that_are_merged() -> None:
     hazard_of_all = JumpHazard(mean=-50.0, spread=0.1)  # every run jumps
-    added, spread = hazard_of_all.at(exposure(0.5), SCALES)
-    assert added[0] == pytest.approx(np.log1p(COST * 0.5 * len(WORLD.names)))
-    assert spread[0] == pytest.approx(0.0, abs=1e-6)
-    assert hazard_of_all.at(exposure(0.0), SCALES)[0][0] == 0
+    chance, cost = hazard_of_all.at(exposure(0.5), SCALES)
+    assert chance[0] == pytest.approx(1.0)
+    assert cost[0] == pytest.approx(np.log1p(COST * 0.5 * len(WORLD.names)))
+    assert hazard_of_all.mean_at(exposure(0.5), SCALES)[0] == pytest.approx(cost[0])
+    assert hazard_of_all.mean_at(exposure(0.0), SCALES)[0] == 0
 
 
 def test_the_risk_model_never_prefers_a_rate_above_one_whose_runs_all_jumped() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from advisor.exposure import Exposure, TaskScales
 from advisor.plan import Plan, PlanTable
-from advisor.risk_prediction import SCATTER, SCATTER_GROWTH, distance_beyond, interval, probed_ranges
+from advisor.risk_prediction import SCATTER, SCATTER_GROWTH, distance_beyond, interval, jump_quantile, probed_ranges
 from estimators.recipe import Recipe
 from tests.advisor.quadratic_merges import QuadraticWorld
 
@@ -70,3 +70,22 @@ def test_an_uncertain_start_widens_an_interval() -> None:
     half = 1.6448536 * np.hypot(0.1, SCATTER)
     assert high[0] == pytest.approx(0.5 * np.exp(half))
     assert low[0] == pytest.approx(0.5 * np.exp(-half))
+
+
+def test_ends_with_a_possible_jump_are_those_of_drawn_runs() -> None:
+    generator = np.random.default_rng(0)
+    for chance in (0.02, 0.08, 0.4, 0.97):
+        runs = 0.1 * generator.standard_normal(400_000) + 1.5 * (generator.random(400_000) < chance)
+        for share in (0.05, 0.95):
+            found = jump_quantile(share, np.array([0.1]), np.array([chance]), np.array([1.5]))[0]
+            assert np.mean(runs < found) == pytest.approx(share, abs=0.002)
+
+
+def test_a_jump_less_likely_than_the_tail_hardly_widens_an_interval_and_a_likelier_one_reaches_up_alone() -> None:
+    arguments = (np.full((8, 1), 0.5), np.array([0.5]), np.array([0.6]), np.array([0.0]), 0.9, 0.1)
+    calm = interval(*arguments)
+    rare = interval(*arguments, jump=(np.array([0.01]), np.array([1.0])))
+    likely = interval(*arguments, jump=(np.array([0.2]), np.array([1.0])))
+    assert rare[1][0] / calm[1][0] == pytest.approx(1.0, abs=0.02)
+    assert likely[1][0] == pytest.approx(0.5 * np.exp(0.8), rel=0.1)
+    assert likely[0][0] == pytest.approx(calm[0][0] * np.exp(-0.2), rel=0.03)  # below calm runs' centre, not further

@@ -83,7 +83,11 @@ def main() -> None:
         )
     if arguments.only_vit:
         earlier = json.loads(RESULTS.read_text())
-        results |= {key: earlier[key] for key in ("environment_large", "large", "linear") if key in earlier}
+        results |= {
+            key: earlier[key]
+            for key in ("environment_large", "large", "large_since_larger_blocks", "linear")
+            if key in earlier
+        }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     if not arguments.only_vit:
         measure_all_large(results, arguments.large, arguments.scratch)

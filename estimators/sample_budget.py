@@ -80,7 +80,7 @@ class SampleBudget:
         >>> SampleBudget.plan(2048, num_tasks=4).gradients
         592
         >>> [SampleBudget.plan(units, num_tasks=4, known=True).gradients for units in (1024, 2048, 4096)]
-        [460, 1443, 2048]
+        [460, 1406, 2048]
         """
         if not units >= LEAST_UNITS:
             raise ValueError(
@@ -126,13 +126,15 @@ class SampleBudget:
         if known:
             total, units = units, min(units, OTHERS_UNITS)
             gradients = min(int(0.45 * units), int(0.53 * units - 70)) + int(total - units)  # few units: least counts
+            exact = max(2, int(0.04 * total / EXACT_UNITS))  # the one count that lambda_max cannot do without
+            gradients -= int(0.04 * (total - units))
             if gradients > MOST_GRADIENTS:
                 gradients, units = MOST_GRADIENTS, (total - MOST_GRADIENTS) / 0.55
             top = {
                 "direction_samples": 0,
                 "fresh_samples": int(0.11 * units - SHARPEST_UNITS),
                 "leading_samples": min(MOST_LEADING, int(0.05 * units)),
-                "exact_samples": max(2, int(0.04 * units / EXACT_UNITS)),
+                "exact_samples": exact,
                 "goal_fresh_samples": max(2, int(0.02 * units)),
                 "goal_leading_samples": min(MOST_LEADING, max(2, int(0.03 * units))),
                 "goal_exact_samples": 2,

@@ -91,6 +91,7 @@ def test_jobs_running_on_a_lost_node_are_done_elsewhere_and_errors_come_back(clu
         assert [found[n][:2] for n in range(6)] == [(n, "cpu") for n in range(6)]
         with pytest.raises(KeyError, match="job 3 cannot be done"):
             list(pool.run(fail, [3], watch=lambda: None))
+    cluster.nodes[1] = cluster.add_node(num_cpus=1)
 
 
 def test_stability_twins_on_the_cluster_are_those_of_this_process(cluster):

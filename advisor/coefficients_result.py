@@ -20,6 +20,12 @@ from advisor.advice import Predicted
 FloatArray = NDArray[np.float64]
 Source = Literal["weights", "unlabelled", "few labels", "validation"]
 SCHEMA = 1
+MINIMISED: dict[Source, str] = {  # what the figures of each task are
+    "weights": "disagreement with the expert",
+    "unlabelled": "disagreement with the expert",
+    "few labels": "risk by labels and agreement",
+    "validation": "risk",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +140,7 @@ class TunedCoefficients:
     def figures(self) -> dict[str, float | str]:
         """Lines for the model card."""
         lines: dict[str, float | str] = {"coefficients chosen from": self.source}
-        what = "risk" if self.source == "validation" else "disagreement with the expert"
+        what = MINIMISED[self.source]
         for name, (low, high) in self.intervals.items():
             lines[f"90 % interval of {name}"] = f"{low:.3g} to {high:.3g}"
         for name, task in self.tasks.items():

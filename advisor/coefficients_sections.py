@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.coefficients_result import TunedCoefficients
+from advisor.coefficients_result import MINIMISED, TunedCoefficients
 from advisor.report_sections import Section, Table
 
 SOURCE_WORDS = {
@@ -21,8 +21,8 @@ def tuned_sections(tuned: TunedCoefficients) -> list[Section]:
         title += f", {tuned.merges} merges measured, {tuned.units:.0f} per-sample gradients"
     sections = [Section(title=title, sentences=tuned.verdicts, tables=(_coefficients(tuned), *_groups(tuned)))]
     if tuned.tasks:
-        what = "Risks" if tuned.source == "validation" else "Disagreement with each task's expert"
-        sections.append(Section(title=f"{what} in nats", tables=(_risks(tuned),)))
+        what = MINIMISED[tuned.source].capitalize()
+        sections.append(Section(title=f"{what} of each task, in nats", tables=(_risks(tuned),)))
     sections.append(Section(title=_disturbance_title(tuned), tables=(_disturbance(tuned),)))
     if len(tuned.methods) > 1:
         rows = tuple((name.replace("_", " "), f"{goal:.4f}") for name, goal in tuned.methods.items())

@@ -64,7 +64,7 @@ def test_a_projects_data_tune_and_the_written_merge_is_the_measured_one(files: P
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
     titles = [section.title for section in tuned_sections(tuned)]
     assert titles[0].startswith("Coefficients chosen on validation labels, ")
-    assert "Risks in nats" in titles
+    assert "Risk of each task, in nats" in titles
     assert set(tuned.tasks) == {"low", "high"}
     assert tuned.disturbance.shape == (2, 2)
 

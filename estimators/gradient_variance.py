@@ -36,7 +36,7 @@ NORMAL_QUANTILE = 1.645  # of 95 %
 IDENTIFIABLE_RATIO = 3.0  # an interval wider than a factor 3 is not enough to act on
 # Samples drawn by the length that their gradients should have make up about equal shares of the sum.  One with more
 # than this, and than so many equal shares, says that lengths are not as expected: heavier ones may have been missed.
-HEAVY_SHARE, HEAVY_SHARES = 0.04, 4
+HEAVY_SHARE, HEAVY_SHARES = 0.05, 5
 
 
 class GradientVariance(BaseEstimator):  # type: ignore[misc]

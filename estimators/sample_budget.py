@@ -125,11 +125,12 @@ class SampleBudget:
         directions = 12
         if known:
             total, units = units, min(units, OTHERS_UNITS)
-            gradients = min(int(0.45 * units), int(0.53 * units - 70)) + int(total - units)  # few units: least counts
             exact = max(2, int(0.04 * total / EXACT_UNITS))  # the one count that lambda_max cannot do without
-            gradients -= int(0.04 * (total - units))
+            gradients = min(int(0.45 * units), int(0.53 * units - 70))  # few units: least counts
+            gradients += int(total - units) - int(0.04 * (total - units))
             if gradients > MOST_GRADIENTS:
                 gradients, units = MOST_GRADIENTS, (total - MOST_GRADIENTS) / 0.55
+                exact = int(0.04 * units / EXACT_UNITS)
             top = {
                 "direction_samples": 0,
                 "fresh_samples": int(0.11 * units - SHARPEST_UNITS),

@@ -176,3 +176,17 @@ def test_too_many_gradients_for_a_regression_are_weighted_without_one(split, mon
     square = (np.array(errors) ** 2).sum(1).mean()
     assert (np.mean(errors, axis=0) ** 2).sum() < 4 * square / SEEDS
     assert np.mean(told) == pytest.approx(square, rel=0.2)
+
+
+def test_a_variance_that_unforeseen_samples_make_up_is_flagged(split):
+    """Gradients long for another reason than the head's slope: of 300, 12 with short slopes are 12 times as long."""
+    calm = [GradientVariance().fit_gradients(drawn_gradients(split, 200, seed)).estimate_ for seed in range(20)]
+    assert all(estimate.identifiable for estimate in calm)
+    short = np.argsort(split.knowledge.slope_sizes)[60:72]
+    longer = split.gradients.copy()
+    longer[short] *= 12
+    wild = dataclasses.replace(split, gradients=longer)
+    for seed in range(20):
+        found = GradientVariance().fit_gradients(drawn_gradients(wild, 200, seed)).estimate_
+        assert not found.identifiable
+        assert "left to chance makes up" in found.note

@@ -22,7 +22,7 @@ Reason = Literal["signal", "stop", "deadline"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class RunInterrupted(RuntimeError):
+class RunInterrupted(Exception):  # noqa: N818 - no RuntimeError, which fallbacks catch
     """The work was asked to stop and did so, with everything kept.
 
     Attributes:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from advisor.advice import Predicted
 from advisor.figures import Drawn
+from advisor.interrupts import RunInterrupted
 from advisor.progress import describe_seconds
 from advisor.report_sections import Section, Table
 from advisor.run_listing import STAGES, State
@@ -161,7 +162,7 @@ def guarded(page: Callable[[], None]) -> Callable[[], None]:
     def shown() -> None:
         try:
             page()
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError, RuntimeError, RunInterrupted) as error:
             st.error(md(error) or "Something failed.", icon=":material/error:")
         except Exception as error:
             log.exception("a page failed")

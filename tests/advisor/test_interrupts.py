@@ -86,3 +86,16 @@ def test_work_without_steps_is_interrupted_at_once() -> None:
             pass
         signal.raise_signal(signal.SIGTERM)  # outside, the next question answers
         assert interrupts.control(1, 2) == "stopped"
+
+
+def test_an_interruption_in_the_first_gradient_is_not_taken_for_a_layer_that_vmap_cannot_take(monkeypatch):
+    from estimators import per_sample_gradients
+    from tests.small_networks import small_objective, small_split
+
+    def interrupted(*_: object) -> None:
+        raise RunInterrupted("stopped by SIGINT; everything done so far is kept", "signal")
+
+    monkeypatch.setattr(per_sample_gradients, "_vmapped", interrupted)
+    objective = small_objective("cnn")
+    with pytest.raises(RunInterrupted, match="stopped by SIGINT"):
+        per_sample_gradients.measure_gradients(objective, objective.initial, small_split(4), population=4)

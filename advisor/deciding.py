@@ -79,7 +79,7 @@ def situation_of(ws: Workspace, probes: ProbeData) -> Situation:
         search=ws.project.search,
         methods=methods_of(ws),
         constants=probes.constants,
-        probes=stored_probes(ws)[0],
+        probes=stored_probes(ws),
         num_samples=ws.num_samples,
         range_suggestion=float(ws.run.read_json(RANGE_TEST_NAME)["suggestion"]),
         notes=(*ws.prepared.notes, *imported_notes(ws.run)),

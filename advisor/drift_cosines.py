@@ -1,11 +1,15 @@
 r"""Cosines between the experts' drifts, from the Gram matrices of probe task vectors.
 
-Noise of independent runs is orthogonal on average, so <tau_i, tau_j> measures c_ij u_i u_j.  Least squares over the
-probes with a normal prior around the cosine of the gradients at x_0:
+Noise of independent runs is orthogonal on average, so <tau_i, tau_j> measures c_ij u_i u_j.  For each family of
+optimizers, least squares over the probes with a normal prior around what the gradients at x_0 let expect:
 
-    minimise over c   sum_r (gram_r - c u_ri u_rj)^2 / s_r^2 + (c - c_0)^2 / w^2,   s_r = d_ri d_rj / sqrt(D)
+    minimise over c   sum_r q_r (gram_r - c u_ri u_rj)^2 D / (d_ri d_rj)^2 + (c - c_0)^2 / w^2,
+    c_0 = LIKENESS + ALIGNED g_ij,    g: cosine of the training gradients
 
-D is the effective dimension of the noise: two random vectors have a cosine of about 1/sqrt(D).
+D is the effective dimension of the noise: two random vectors have a cosine of about 1/sqrt(D).  Drifts are more alike
+than gradients at x_0, which heads fitted there leave small and noisy; from some 80 steps on their cosines no longer
+change with rate or length (development suites, ``docs/risk-model-log.md``).  Probes of the other family count with
+q = OTHER_FAMILY.
 """
 
 from __future__ import annotations
@@ -15,20 +19,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from advisor.displacement_law import DisplacementLaw
-from advisor.exposure import COSINE_WIDTH, Exposure, TaskScales, nearest_cosines
+from advisor.exposure import FAMILIES, Exposure, TaskScales, nearest_cosines
 from advisor.observations import MergeObservation
 from advisor.plan import FloatArray, PlanTable
 
-NOISE_DIMENSION = 30.0  # noise of a fine-tune fills about so many directions evenly
+# Chosen on the development suites' task vectors from 160 steps on (root mean square error 0.20 -> 0.11).
+LIKENESS = 0.15
+ALIGNED = 0.7
+PRIOR_WIDTH = 0.15
+NOISE_DIMENSIONS = (20.0, 1000.0)  # D of each family: steps of AdamW spread noise over far more directions
+OTHER_FAMILY = 0.5
 
 
 def drift_cosines(
     merges: Sequence[MergeObservation], law: DisplacementLaw, scales: TaskScales, num_samples: dict[str, int]
 ) -> FloatArray:
-    """Cosines [N, N] of the drifts; the gradients' own where no probe kept a Gram matrix."""
-    prior = scales.gradient_cosine
-    top = np.zeros_like(prior)
-    bottom = np.zeros_like(prior)
+    """Cosines [families, N, N] of the drifts."""
+    prior = LIKENESS + ALIGNED * scales.gradient_cosine
+    top = np.zeros((len(FAMILIES), *prior.shape))
+    bottom = np.zeros_like(top)
     seen: set[tuple[object, ...]] = set()
     for merge in merges:
         gram = merge.displacement_gram
@@ -41,13 +50,17 @@ def drift_cosines(
             continue
         exposure = Exposure.of(PlanTable.from_plans([merge.plan], num_samples), scales)
         columns = [scales.names.index(name) for name in merge.plan.names]
+        family = exposure.family[0, columns]
         drift = np.sqrt(law.parts(exposure, scales)[1][0, columns])
         length = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
         product = np.outer(drift, drift)
-        precision = NOISE_DIMENSION / np.outer(length, length) ** 2
+        precision = np.where(np.equal.outer(family, family), np.array(NOISE_DIMENSIONS)[family], 0.0)
+        precision = precision / np.outer(length, length) ** 2
         where = np.ix_(columns, columns)
-        top[where] += precision * product * matrix
-        bottom[where] += precision * product**2
-    cosines = (top + prior / COSINE_WIDTH**2) / (bottom + 1 / COSINE_WIDTH**2)
-    np.fill_diagonal(cosines, 1.0)
-    return nearest_cosines(np.clip(cosines, -1.0, 1.0))
+        for own in range(len(FAMILIES)):
+            counts = precision * np.where(family == own, 1.0, OTHER_FAMILY)
+            top[own][where] += counts * product * matrix
+            bottom[own][where] += counts * product**2
+    cosines = (top + prior / PRIOR_WIDTH**2) / (bottom + 1 / PRIOR_WIDTH**2)
+    cosines[:, np.arange(len(prior)), np.arange(len(prior))] = 1.0
+    return np.stack([nearest_cosines(matrix) for matrix in np.clip(cosines, -1.0, 1.0)])

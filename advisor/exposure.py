@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.observations import MergeObservation
-from advisor.plan import OPTIMIZERS, FloatArray, IntArray, PlanTable
+from advisor.plan import OPTIMIZERS, SCHEDULES, FloatArray, IntArray, PlanTable
 from estimators.constants import Constants, Estimate, TaskConstants
 
 FAMILIES = ("gradient", "adaptive")
@@ -36,7 +36,7 @@ Z90 = 1.645  # normal quantile of a 90 % interval's end
 GRADIENT_SHARE = 1 / 1250
 GRADIENT_SHARE_WIDTH = 0.6  # in log G^2
 CURVATURE_UNIT = 0.74  # of lambda_max: what the priors' suites took for it (docs/risk-model-log.md, fifth session)
-COSINE_WIDTH = 0.25  # prior standard deviation of a cosine between two tasks' gradients or drifts
+COSINE_WIDTH = 0.25  # prior standard deviation of a cosine between two tasks' gradients
 COLUMNS = ("learning_rate", "batch_size", "steps", "optimizer", "momentum", "schedule", "num_samples", "coefficients")
 
 
@@ -52,7 +52,7 @@ class TaskScales:
         gradient_norm: G.
         gradient_variance: sigma^2.
         curvature: top Hessian eigenvalue L, times ``CURVATURE_UNIT``.
-        gradient_cosine: [N, N] cosines of the tasks' gradients at x_0; the identity if no Gram matrix was measured.
+        gradient_cosine: [N, N] cosines of the training gradients at x_0; the identity if no Gram matrix was measured.
         num_samples: n.
         num_parameters: P.
     """
@@ -100,7 +100,7 @@ class TaskScales:
             gradient_norm=norm,
             gradient_variance=variance,
             curvature=CURVATURE_UNIT * np.array([_curvature(name, task) for name, task in tasks.items()]),
-            gradient_cosine=_cosines(constants, norm),
+            gradient_cosine=_cosines(constants),
             num_samples=np.array([constants.num_samples[name] for name in constants.names], dtype=float),
             num_parameters=constants.num_parameters,
         )
@@ -145,7 +145,7 @@ class Exposure:
         time: T.
         walk: V.
         temperature: E, at the schedule's peak.
-        anneal: (sum_k s_k^2) / (sum_k s_k) <= 1 of the schedule; 1 at a constant rate.
+        falls: whether the learning rate falls to 0 at the end of the run (warm-up + cosine).
         batch_size: b.
         num_samples: n.
         steps: K.
@@ -158,7 +158,7 @@ class Exposure:
     time: FloatArray
     walk: FloatArray
     temperature: FloatArray
-    anneal: FloatArray
+    falls: NDArray[np.bool_]
     batch_size: FloatArray
     num_samples: FloatArray
     steps: FloatArray
@@ -174,7 +174,6 @@ class Exposure:
         metric = np.where(adaptive, 1.0 / entry, 1.0)
         rate = table.learning_rate / (1.0 - table.momentum) * metric
         time = table.learning_rate * table.step_mass() * metric
-        anneal = np.where(table.schedule > 0, 0.75, 1.0)  # integral of s^2 over integral of s, half a cosine
         return cls(
             family=adaptive.astype(np.int64),
             coefficients=table.coefficients,
@@ -182,7 +181,7 @@ class Exposure:
             time=time,
             walk=(table.learning_rate * metric) ** 2 * table.step_energy() * sigma2 / b,
             temperature=rate * sigma2 / b,
-            anneal=anneal,
+            falls=table.schedule == SCHEDULES.index("warmup_cosine"),
             batch_size=b,
             num_samples=table.num_samples,
             steps=table.steps,
@@ -273,18 +272,17 @@ def _curvature(name: str, task: TaskConstants) -> float:
     raise ValueError(f"no curvature of task {name!r} was measured; measure top_curvature (a short Lanczos run) first")
 
 
-def _cosines(constants: Constants, norm: FloatArray) -> FloatArray:
-    """Cosines of the gradients; an entry that its sampling noise hides is shrunk towards 0."""
+def _cosines(constants: Constants) -> FloatArray:
+    """Cosines of the training gradients; an entry that its sampling noise hides is shrunk towards 0."""
     count = len(constants.names)
     if constants.gradient_gram is None:
         return np.eye(count)
-    cosines = np.eye(count)
-    for i, row in enumerate(constants.gradient_gram):
-        for j, cell in enumerate(row):
-            if i != j:
-                scale = norm[i] * norm[j]
-                error = (cell.high - cell.low) / (2 * Z90) / scale
-                cosines[i, j] = cell.value / scale * COSINE_WIDTH**2 / (COSINE_WIDTH**2 + error**2)
+    value = np.array([[cell.value for cell in row] for row in constants.gradient_gram])
+    error = np.array([[(cell.high - cell.low) / (2 * Z90) for cell in row] for row in constants.gradient_gram])
+    length = np.sqrt(np.maximum(np.diag(value), np.maximum(np.diag(error), 1e-300)))
+    cosines, error = value / np.outer(length, length), error / np.outer(length, length)
+    cosines = np.clip(cosines, -1.0, 1.0) * COSINE_WIDTH**2 / (COSINE_WIDTH**2 + error**2)
+    np.fill_diagonal(cosines, 1.0)
     return nearest_cosines(cosines)
 
 

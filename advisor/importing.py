@@ -57,7 +57,7 @@ def import_probes(ws: Workspace, folder: Path, constants: Constants) -> tuple[Pr
         _import_probe(ws, probe, risks, samples)
     ws.progress("import", len(new), len(new))
     _note(ws.run, runs, new)
-    stored = stored_probes(ws)[0]
+    stored = stored_probes(ws)
     data = ProbeData(
         constants=constants,
         merges=tuple(merge for probe in stored for merge in probe.merges),
@@ -87,7 +87,7 @@ class _Group:
 
 
 def _import_probe(ws: Workspace, runs: Mapping[str, ImportedRun], risks: MergedRisks, samples: int) -> None:
-    stored = stored_probes(ws)[0]
+    stored = stored_probes(ws)
     first = next(iter(runs.values()))
     design = ProbeDesign(
         tasks=tuple(runs),

@@ -12,7 +12,8 @@ the factor 1 + COST sum_i lambda_i if they jump:
 
     log risk += C with chance P, else 0;   C = log(1 + COST sum_i lambda_i)
 
-P is the experts' mean, weighted by their coefficients.  A prediction holds the mean P C; an interval ends at quantiles
+P is the experts' mean, weighted by their coefficients, times ``CALMED`` where the rate falls to 0: warm-up meets the
+edge later, and what was thrown comes back.  A prediction holds the mean P C; an interval ends at quantiles
 of the mixture, so a jump that is less likely than its tail does not widen it, and none reaches below calm runs.
 AdamW's steps are bounded, so its experts do not jump.
 """
@@ -31,6 +32,7 @@ from advisor.displacement_law import JUMP, DisplacementLaw
 from advisor.exposure import FAMILIES, Exposure, TaskScales
 from advisor.observations import ProbeData
 from advisor.plan import FloatArray, Plan, PlanTable
+from advisor.risk_form import CALMED
 from estimators.recipe import Recipe
 
 # Chosen on the exploration tables, the development suites and two digit problems (``docs/risk-model-log.md``).
@@ -91,7 +93,8 @@ class JumpHazard:
         """Chance P in [0, 1] of a jump, and what it adds to log risk, C, of plans, [M] each."""
         total = exposure.coefficients.sum(axis=1)
         weight = exposure.coefficients / np.maximum(total, 1e-12)[:, None]
-        chance = np.minimum(np.sum(weight * self.chance(exposure, scales), axis=1), 1.0)  # 1 + rounding
+        stays = self.chance(exposure, scales) * np.where(exposure.falls, CALMED, 1.0)
+        chance = np.minimum(np.sum(weight * stays, axis=1), 1.0)  # 1 + rounding
         return chance, np.log1p(COST * total)
 
     def mean_at(self, exposure: Exposure, scales: TaskScales) -> FloatArray:

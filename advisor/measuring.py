@@ -5,6 +5,7 @@ from __future__ import annotations
 from advisor.observations import ProbeData
 from advisor.probe_session import run_probes
 from advisor.probing import LINEAR_METHOD, design_probes
+from advisor.settling import Settling
 from advisor.unfinished import unfinished
 from advisor.workspace import BEFORE_ADVICE, CONSTANTS_NAME, RANGE_TEST_NAME, Workspace
 from estimators.constants import Constants
@@ -77,7 +78,7 @@ def probe_project(ws: Workspace, constants: Constants) -> ProbeData:
         validation_samples=min(len(task.validation) for task in ws.tasks.values()),
         methods=methods_of(ws),
     )
-    probes = run_probes(ws, design)
+    probes = run_probes(ws, design, Settling(design, search, constants, ws.goal))
     return ProbeData(
         constants=constants,
         merges=tuple(merge for probe in probes for merge in probe.merges),

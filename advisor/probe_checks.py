@@ -9,7 +9,7 @@ import numpy as np
 
 from advisor.observations import MergeObservation, ProbeData
 
-MIN_MERGES = 4  # fewest usable merges that a fit starts from
+MIN_MERGES = 3  # fewest usable merges that a fit starts from
 
 
 class TooFewProbes(ValueError):  # noqa: N818 - an outcome, named after what happened

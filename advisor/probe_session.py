@@ -2,12 +2,13 @@ r"""Running probes: train every task with one short recipe, merge at several coe
 
 One line of ``probes.jsonl`` is one finished probe; a session that was stopped or killed goes on inside the probe at
 work (``advisor.unfinished``): with the training step after its last snapshot, or the next merge to measure.
-Whether a deadline ended probing early is a decision by wall clock: it is kept in the log and replayed.
+Whether a deadline ended probing early is a decision by wall clock: it is kept in the log and replayed.  So is that the
+advice has settled, unless the project asks for a number of probes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,16 +29,27 @@ from estimators.sampling import stable_seed
 from estimators.snapshot_folder import Pieces
 
 DEADLINE_DECISION = "deadline ended probing"
+SETTLED_DECISION = "advice has settled"
 ENOUGH_PROBES = 2  # with fewer, a deadline interrupts instead of ending probing
 
 
-def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
+def run_probes(
+    ws: Workspace, design: ProbeDesign, settled: Callable[[Sequence[Probe]], bool] | None = None
+) -> list[Probe]:
     """Run probes until the design has no more, and return all that are stored, in order.
+
+    Args:
+        ws: the workspace.
+        design: what probing may do.
+        settled: whether some probes have settled the advice, so that no more are run; not asked where the project names
+            a number of probes.
 
     Raises:
         RunInterrupted: on a signal, a stop request, or a deadline that leaves fewer than ``ENOUGH_PROBES`` probes.
     """
-    known, ended = _numbered_probes(ws)
+    known, decisions = _numbered_probes(ws)
+    limit = ws.project.budget.probes
+    ended = DEADLINE_DECISION in decisions or (SETTLED_DECISION in decisions and limit is None)
     done: list[Probe] = []
     risks = merged_risks(ws, design.evaluation_samples)
     # x_0 is evaluated once for all probes; the first probe carries the cost, also where a session is taken up again.
@@ -51,7 +63,6 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
             continue
         spent = sum(probe.cost for probe in done) + (0.0 if done else first_cost)
         recipe = next_probe(design, done, weights, spent=spent)
-        limit = ws.project.budget.probes
         if recipe is None or (limit is not None and len(done) >= limit):
             break
         ws.progress("probes", spent, design.budget, probe=len(done) + 1, recipe=recipe.describe())
@@ -71,10 +82,19 @@ def run_probes(ws: Workspace, design: ProbeDesign) -> list[Probe]:
             ended = True
         else:
             done.append(probe)
+            ended = ended or (limit is None and settled is not None and _settled_now(ws, done, settled))
     clear_unfinished(ws, "probe")
     forget_live(ws.run.path)
     ws.progress("probes", design.budget, design.budget, probes=len(done))
     return done
+
+
+def _settled_now(ws: Workspace, done: Sequence[Probe], settled: Callable[[Sequence[Probe]], bool]) -> bool:
+    if not settled(done):
+        return False
+    ws.run.append(PROBES_NAME, {"decision": SETTLED_DECISION, "cost": 0.0, "seconds": 0.0})
+    ws.run.event("probing_settled", probes=len(done), text="the last probes did not change the advice")
+    return True
 
 
 def merged_risks(ws: Workspace, samples: int) -> MergedRisks:
@@ -174,23 +194,23 @@ def measure_at(
     return risks.measure(plan, experts, seed=seed)
 
 
-def stored_probes(ws: Workspace) -> tuple[list[Probe], bool]:
-    """Finished probes of the run, in order, and whether a deadline ended probing."""
+def stored_probes(ws: Workspace) -> list[Probe]:
+    """Finished probes of the run, in order."""
     if not ws.run.path_of(PROBES_NAME).exists():
-        return [], False
-    records = ws.run.read_log(PROBES_NAME).records
-    ended = any(record.get("decision") == DEADLINE_DECISION for record in records)
-    return [probe for _, probe in _by_number(records)], ended
+        return []
+    return [probe for _, probe in _by_number(ws.run.read_log(PROBES_NAME).records)]
 
 
-def _numbered_probes(ws: Workspace) -> tuple[dict[int, Probe], bool]:
-    """Number -> finished probe, for the run's writer: damaged lines are told, dropped and done again."""
+def _numbered_probes(ws: Workspace) -> tuple[dict[int, Probe], set[str]]:
+    """Number -> finished probe, and what was decided, for the run's writer: damaged lines are told and dropped."""
     for line in mend_log(ws.run.path_of(PROBES_NAME)):
         ws.run.event(
             "damaged_line", file=PROBES_NAME, text=f"line {line.number} {line.reason}; that probe is run again"
         )
-    ended = stored_probes(ws)[1]
-    return dict(_by_number(ws.run.read_log(PROBES_NAME).records)), ended
+    if not ws.run.path_of(PROBES_NAME).exists():
+        return {}, set()
+    records = ws.run.read_log(PROBES_NAME).records
+    return dict(_by_number(records)), {str(record["decision"]) for record in records if "decision" in record}
 
 
 def _by_number(records: Sequence[Mapping[str, Any]]) -> list[tuple[int, Probe]]:

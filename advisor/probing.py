@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from advisor.observations import DisplacementTrace, MergeObservation
 from estimators.constants import Constants
@@ -36,6 +36,7 @@ LINEAR_METHOD = "task_arithmetic"
 PROBES_PER_OPTIMIZER = 5
 ANCHOR_BELOW_EDGE = 4.0  # the first SGD probe runs at 2/L divided by this
 EVALUATION_SAMPLES = 96  # validation samples a task for each merged evaluation
+LEAN_SAMPLES = 48  # the same where a budget does not pay for one whole probe of each optimizer
 TRAINING_TO_EVALUATION = 2.0  # a probe trains for at least so many times the units that its merges cost
 SHORTEST_PROBE = 8
 LONGEST_SHARE = 0.25  # of the longest run: advice must extrapolate at least so far
@@ -75,6 +76,8 @@ class ProbeDesign:
         evaluation_samples: validation samples a task for one merged evaluation.
         anchors: optimizer -> learning rate of its first probe.
         methods: merge methods to choose from.
+        is_lean: whether the budget does not pay for one whole probe of each optimizer: then only the ladder is
+            measured, on ``LEAN_SAMPLES``, so that as many optimizers as possible are probed.
     """
 
     tasks: tuple[str, ...]
@@ -85,18 +88,26 @@ class ProbeDesign:
     evaluation_samples: int
     anchors: Mapping[Optimizer, float]
     methods: tuple[str, ...] = (LINEAR_METHOD,)
+    is_lean: bool = False
 
     def steps(self, batch_size: int) -> int:
         """Steps of a probe at a batch size: equal cost for each, never above a quarter of K_max.
 
         The budget divided by ``PROBES_PER_OPTIMIZER`` probes an optimizer, but rather fewer probes than probes so short
-        that evaluating them costs more than half of training them.
+        that evaluating them costs more than half of training them.  A lean budget goes to one probe of each optimizer,
+        or to one probe if it does not pay for more.
         """
-        evaluation = (RUNGS + 2) * self.merge_cost()
+        further = len(METHOD_FACTORS) * (set(self.methods) != {LINEAR_METHOD}) if self.is_lean else 2
+        evaluation = (RUNGS + further) * self.merge_cost()
         share = self.budget / (len(self.rates) * PROBES_PER_OPTIMIZER) - evaluation
         training = max(share, TRAINING_TO_EVALUATION * evaluation)
+        room = self.budget - evaluation
+        if self.is_lean:
+            left = self.budget - self.merge_cost()  # x_0 is evaluated once
+            each = left / len(self.rates) - evaluation
+            room = each if each >= SHORTEST_PROBE * len(self.tasks) * batch_size else left - evaluation
         longest = max(SHORTEST_PROBE, int(LONGEST_SHARE * self.max_steps))
-        affordable = int(min(training, self.budget - evaluation) / (len(self.tasks) * batch_size))
+        affordable = int(min(training, room) / (len(self.tasks) * batch_size))
         return max(SHORTEST_PROBE, min(affordable, longest))
 
     def merge_cost(self) -> float:
@@ -121,19 +132,22 @@ class ProbeDesign:
             return MergePoint(step=recipe.steps, coefficient=coefficient * scale)
         best = max(rungs, key=lambda rung: rung[1])[0]
         alone = self.tasks[number % len(self.tasks)]
-        further = further_merges(recipe, len(self.tasks), best=best, alone=alone, methods=self.methods if first else ())
+        further = self._further(recipe, best=best, alone=alone, first=first)
         return further[len(done) - RUNGS] if len(done) - RUNGS < len(further) else None
 
     def checkpoints(self, recipe: Recipe) -> tuple[int, ...]:
         """Steps whose experts are merged."""
-        return tuple(sorted({early_step(recipe), recipe.steps}))
+        return (recipe.steps,) if self.is_lean else tuple(sorted({early_step(recipe), recipe.steps}))
 
     def cost(self, recipe: Recipe, *, first: bool) -> float:
         """Units of one probe: training and its merged evaluations."""
-        further = further_merges(
-            recipe, len(self.tasks), best=1.0, alone=self.tasks[0], methods=self.methods if first else ()
-        )
+        further = self._further(recipe, best=1.0, alone=self.tasks[0], first=first)
         return len(self.tasks) * recipe.cost() + (RUNGS + len(further)) * self.merge_cost()
+
+    def _further(self, recipe: Recipe, *, best: float, alone: str, first: bool) -> list[MergePoint]:
+        methods = self.methods if first else ()
+        points = further_merges(recipe, len(self.tasks), best=best, alone=alone, methods=methods)
+        return [point for point in points if point.method != LINEAR_METHOD] if self.is_lean else points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +206,11 @@ def design_probes(
         methods=tuple(methods),
     )
     cheapest = Recipe(learning_rate=1e-3, batch_size=design.batch_sizes[0], steps=SHORTEST_PROBE)
-    cheapest_cost = design.cost(cheapest, first=True)
+    if len(rates) * design.cost(cheapest, first=True) + design.merge_cost() > budget:
+        wanted = (LINEAR_METHOD,) if LINEAR_METHOD in methods else design.methods
+        samples = min(validation_samples, LEAN_SAMPLES)
+        design = replace(design, is_lean=True, methods=wanted, evaluation_samples=samples)
+    cheapest_cost = design.cost(cheapest, first=True) + design.merge_cost()
     if cheapest_cost > budget:
         raise BudgetTooSmall(
             f"budget={budget:.0f} per-sample gradients are left for probes, but the cheapest probe takes "
@@ -231,7 +249,8 @@ def next_probe(
     by_optimizer: dict[Optimizer, list[Probe]] = {name: [] for name in design.rates}
     for probe in done:
         by_optimizer[probe.recipe.optimizer].append(probe)
-    for name in sorted(by_optimizer, key=lambda o: len(by_optimizer[o])):
+    # AdamW first: its bounded steps survive a guessed rate more often, should the budget end after one probe
+    for name in sorted(by_optimizer, key=lambda o: (len(by_optimizer[o]), o != "adamw")):
         if len(by_optimizer[name]) >= PROBES_PER_OPTIMIZER:
             continue
         recipe = _next_for_optimizer(design, name, by_optimizer[name], weights)

@@ -6,11 +6,13 @@ c_ij the cosine of the experts' drifts, and lambda_i the coefficients:
     progress        P = D_j f(m_j G_j lambda_j a_j u_j / D_j),   f(s) = 1 - (1 + s/alpha)^-alpha,   D_j = rho_j r0_j
     heterogeneity   H: the change of P when q_j sum_{i != j} c_ij lambda_i a_i u_i is added to lambda_j a_j u_j
     interference    I = h2_j/2 || sum_i lambda_i w_i ||^2_c,   w_i = u_i (1 + T_i/t_b)^(-p_b/2)     flatter as it goes
-    noise           N = k_j sum_i lambda_i^2 E_i (32/b_i)^n heal_i (1 - 1/(1 + 2 s_j T_i)) + h1_j/2 sum_i lambda_i^2 v_i
-    collapse        X = x_j sum_i lambda_i^2 B_i (1 + K_i/(10 (1 + B_i)))^-p_x,  B = softplus(e L (1 + z/b) d/2 - 1)^2
+    noise           N = k_j sum_i lambda_i^2 E_i (32/b_i)^n heal_i fill_ij + h1_j/2 sum_i lambda_i^2 v_i
+    collapse        X = x_j sum_i lambda_i^2 B_i (1 + K_i/(10 (1 + B_i)))^-p_x
     generalisation  Y = y_j lambda_j (sigma_j^2/n_j) log(1 + w T_j)/w
     a_i = (1 + sigma_i^2/(n_i G_i^2) log(1 + K_i b_i/n_i))^-1/2                signal in the drift: samples come again
     heal_i = (1 + T_i/t)^-p                                                  sharp directions flatten
+    fill_ij = c_ij (1 - 1/(1 + 2 s_j T_i))                      c: 1 at a constant rate, ``cooling`` where it falls to 0
+    B_i = c_i softplus(e_i L (1 + z/b_i) d/2 - 1)^2             c: 1 at a constant rate, ``CALMED`` where it falls to 0
     Q = (I + N + X + Y) e^luck;   Q~ = Q (1 + Q/q0);   Q~ / (1 + Q~/R)                 steeper than quadratic, then flat
     risk_j = floor_j + softplus(r0_j - P + H + Q~ - floor_j),   floor_j = (1 - rho_j) r0_j
 
@@ -36,6 +38,7 @@ TERMS = ("progress", "heterogeneity", "interference", "noise", "collapse", "gene
 FLOOR_SOFTNESS = 0.04  # of what can be gained: how sharply the risk bends before its floor
 RISK_CEILING = 10.0  # nats: interference saturates about here (networks thrown far off: 4-10)
 EDGE_SOFTNESS = 0.3  # in e L / 2
+CALMED = 0.3  # of what lies beyond the edge remains where the rate falls to 0 (development suites)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,26 +58,26 @@ class ParameterPrior:
 
 # Chosen on predictions of long runs from probes, development data only (``docs/risk-model-log.md``).
 PRIORS: dict[str, ParameterPrior] = {
-    "gain": ParameterPrior(mean=(0.44, 1.03), width=0.35, task_width=0.3),
-    "slope": ParameterPrior(mean=(-0.44, -1.16), width=0.29, task_width=0.3),
-    "tail": ParameterPrior(mean=(0.15, 0.01), width=0.35, task_width=0.0),
-    "help": ParameterPrior(mean=(0.66, 0.84), width=0.74, task_width=0.3),
-    "drift_curvature": ParameterPrior(mean=(-2.52, -2.81), width=0.48, task_width=0.4),
-    "bending": ParameterPrior(mean=(-1.48, -1.52), width=0.51, task_width=0.0),
-    "bending_time": ParameterPrior(mean=(-0.3, -0.3), width=0.63, task_width=0.0),
-    "walk_curvature": ParameterPrior(mean=(-6.06, -6.27), width=1.38, task_width=0.5),
-    "noise": ParameterPrior(mean=(-0.8, -1.31), width=0.75, task_width=0.4),
-    "noise_rate": ParameterPrior(mean=(1.84, 1.24), width=1.0, task_width=0.4),
+    "gain": ParameterPrior(mean=(0.49, 1.04), width=0.35, task_width=0.3),
+    "slope": ParameterPrior(mean=(-0.3, -1.12), width=0.3, task_width=0.3),
+    "tail": ParameterPrior(mean=(0.19, 0.02), width=0.35, task_width=0.0),
+    "help": ParameterPrior(mean=(0.63, 0.86), width=0.74, task_width=0.3),
+    "drift_curvature": ParameterPrior(mean=(-2.64, -2.86), width=0.48, task_width=0.4),
+    "bending": ParameterPrior(mean=(-1.37, -1.45), width=0.51, task_width=0.0),
+    "bending_time": ParameterPrior(mean=(-0.35, -0.33), width=0.63, task_width=0.0),
+    "walk_curvature": ParameterPrior(mean=(-6.08, -6.29), width=1.38, task_width=0.5),
+    "noise": ParameterPrior(mean=(-0.93, -1.43), width=0.76, task_width=0.4),
+    "noise_rate": ParameterPrior(mean=(2.01, 1.32), width=0.98, task_width=0.4),
     "noise_batch": ParameterPrior(mean=(-0.1, 0.04), width=0.13, task_width=0.0),
     "steepness": ParameterPrior(mean=(3.65, 3.65), width=0.8, task_width=0.2),
-    "healing": ParameterPrior(mean=(-0.32, -0.48), width=0.26, task_width=0.0),
-    "healing_time": ParameterPrior(mean=(1.29, 1.57), width=0.47, task_width=0.0),
-    "collapse": ParameterPrior(mean=(-1.3, -0.88), width=0.7, task_width=0.3),
-    "edge": ParameterPrior(mean=(-1.31, -0.99), width=0.9, task_width=0.0),
-    "sample_edge": ParameterPrior(mean=(1.72, 2.56), width=0.5, task_width=0.0),
-    "collapse_healing": ParameterPrior(mean=(-1.25, -1.02), width=0.38, task_width=0.0),
-    "overfitting": ParameterPrior(mean=(-2.9, -1.81), width=1.22, task_width=0.3),
-    "overfitting_rate": ParameterPrior(mean=(1.81, 1.34), width=0.79, task_width=0.0),
+    "healing": ParameterPrior(mean=(-0.3, -0.47), width=0.26, task_width=0.0),
+    "healing_time": ParameterPrior(mean=(1.24, 1.55), width=0.47, task_width=0.0),
+    "collapse": ParameterPrior(mean=(-1.31, -0.9), width=0.69, task_width=0.3),
+    "edge": ParameterPrior(mean=(-1.25, -1.13), width=0.98, task_width=0.0),
+    "sample_edge": ParameterPrior(mean=(1.68, 2.66), width=0.47, task_width=0.0),
+    "collapse_healing": ParameterPrior(mean=(-1.22, -0.99), width=0.38, task_width=0.0),
+    "overfitting": ParameterPrior(mean=(-3.08, -2.38), width=1.22, task_width=0.3),
+    "overfitting_rate": ParameterPrior(mean=(1.85, 1.47), width=0.79, task_width=0.0),
 }
 KINDS = tuple(PRIORS)
 PLAIN = ("gain", "noise_batch")  # not logarithms
@@ -136,13 +139,14 @@ def task_risk(
             gives risks [S, M, N].
         moves: the plans.
         scales: constants of the tasks.
-        cosines: [N, N] between the experts' drifts.
+        cosines: [families, N, N] between the experts' drifts, or [N, N] for all families.
     """
     sets = next(iter(parameters.values())).shape[1:-2]
     shape = (*sets, *moves.drift.shape)
     progress, help_, floor, steep = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.ones(shape)
     parts = {name: np.zeros(shape) for name in ("interference", "noise", "collapse", "generalisation")}
-    off = cosines - np.eye(len(cosines))
+    cosines = np.broadcast_to(cosines, (len(FAMILIES), *cosines.shape[-2:]))
+    off = cosines - np.eye(cosines.shape[-1])
     signal = moves.drift * signal_share(moves.exposure, scales)
     others = np.zeros(shape)
     natural: dict[int, dict[str, FloatArray]] = {}
@@ -150,7 +154,7 @@ def task_risk(
         mask = moves.exposure.family == family
         if mask.any():
             p = natural[family] = natural_parameters(values, scales)
-            others += p["help"] * (np.where(mask, moves.linear * signal, 0.0) @ off)
+            others += p["help"] * (np.where(mask, moves.linear * signal, 0.0) @ off[family])
     judges = _judges(moves)
     for family, p in natural.items():
         mask = judges == family
@@ -162,7 +166,7 @@ def task_risk(
         help_ = np.where(mask, alone - helped, help_)
         floor = np.where(mask, scales.initial_risk - gain, floor)
         steep = np.where(mask, p["steepness"], steep)
-        for name, value in _interference(p, moves.exposure.family == family, moves, scales, cosines).items():
+        for name, value in _interference(p, moves.exposure.family == family, moves, scales, cosines[family]).items():
             parts[name] += value
     total = sum(parts.values()) * np.exp(moves.luck)[:, None]
     bent = total * (1 + total / steep)
@@ -224,11 +228,14 @@ def _interference(
     bend = (1 + exposure.time / first(p["bending_time"])) ** (-0.5 * first(p["bending"]))
     reach = square * moves.drift * bend
     directed = np.sum((reach @ cosines) * reach, axis=-1, keepdims=True)
-    heat = squared * exposure.temperature * exposure.anneal * (32 / exposure.batch_size) ** first(p["noise_batch"])
+    heat = squared * exposure.temperature * (32 / exposure.batch_size) ** first(p["noise_batch"])
     heat = heat * (1 + exposure.time / first(p["healing_time"])) ** -first(p["healing"])
-    rate, time = p["noise_rate"][..., None, :], exposure.time[..., None]
-    filled = np.sum(heat[..., None] * (1 - 1 / (1 + 2 * rate * time)), axis=-2)  # [..., M, experts, tasks] -> tasks
-    beyond = edge_excess(p, exposure, scales)
+    turns = 2 * p["noise_rate"][..., None, :] * exposure.time[..., None]  # [..., M, experts, tasks]
+    filled = 1 - 1 / (1 + turns)
+    if exposure.falls.any():
+        filled = np.where(exposure.falls[..., None], cooling(turns), 1.0) * filled
+    filled = np.sum(heat[..., None] * filled, axis=-2)  # -> tasks
+    beyond = edge_excess(p, exposure, scales) * np.where(exposure.falls, CALMED, 1.0)
     beyond = beyond * (1 + exposure.steps / (10 * (1 + beyond))) ** -first(p["collapse_healing"])
     rate = p["overfitting_rate"]
     sampled = scales.gradient_variance / exposure.num_samples * np.log1p(rate * exposure.time) / rate
@@ -238,6 +245,23 @@ def _interference(
         "collapse": p["collapse"] * np.sum(squared * beyond, axis=-1, keepdims=True),
         "generalisation": p["overfitting"] * np.where(mask, moves.linear, 0.0) * sampled,
     }
+
+
+def cooling(turns: FloatArray) -> FloatArray:
+    r"""Share of the noise that half a cosine leaves, against a constant rate over the same effective time.
+
+    A direction of curvature s forgets its noise at the rate 2 s, so what is left at the end is int E 2 s e^(-2 s R) dT,
+    R the time that remains.  Over exponentially distributed curvatures with mean s this is, x = 2 s T,
+
+        int_0^1 cos^2(pi t/2) x / (1 + x r(t))^2 dr,    r(t) = 1 - t - sin(pi t)/pi,
+
+    against 1 - 1/(1 + x) at a constant rate.  The ratio is 3/4 for x -> 0 and falls as x^-2/3; the fit used here is
+    within 4 % of the integral.
+
+    >>> cooling(np.array([0.0, 10.0, 1000.0])).round(2).tolist()
+    [0.75, 0.38, 0.04]
+    """
+    return np.asarray(0.75 / (1 + (0.1233 * turns) ** 0.7282) ** 0.8654)
 
 
 def first(values: FloatArray) -> FloatArray:

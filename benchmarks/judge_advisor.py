@@ -1,6 +1,7 @@
 r"""The advisor under judgement: probes chosen by its own design and replayed, its own risk model, advice on the grid.
 
-    probes      ``advisor.probing.next_probe`` within ``BUDGET_SHARE`` of a full fine-tune, heads and constants included
+    probes      ``advisor.probing.next_probe`` within ``BUDGET_SHARE`` of a full fine-tune, heads and constants
+                included, until the advice has settled (``advisor.settling``, over the grid's plans)
     fit         ``advisor.risk_model.RiskModel``
     advice      the candidate of the grid with the lowest predicted goal, ranked with the advisor's own prices
                 (``advisor.searching.caution``); refused where the predicted gain over x_0 is below its ``MIN_GAIN``
@@ -25,8 +26,9 @@ from advisor.observations import ProbeData
 from advisor.plan import Plan, PlanTable
 from advisor.probing import LINEAR_METHOD, MergePoint, Probe, design_probes, measured_gain, next_probe
 from advisor.risk_fit import over_all
-from advisor.risk_model import RiskModel
+from advisor.risk_model import ContradictoryProbes, ProbesDiverged, RiskModel, TooFewProbes
 from advisor.searching import caution
+from advisor.settling import UNCHANGED, is_settled
 from advisor.status import MIN_GAIN
 from benchmarks.suite_format import Candidates, FloatArray, Suite, candidate_plans, evaluation_units
 from benchmarks.suite_replay import ProbeRequest, Replay, ReplayedProbe, collect, observation, replay_probe
@@ -135,20 +137,27 @@ def replay_design(suite: Suite, seed: int, *, share: float = BUDGET_SHARE) -> Re
         validation_samples=suite.evaluation_size(seed, "probe"),
         methods=(LINEAR_METHOD, *_stored_methods(suite)),
     )
+    if design.is_lean:  # stored merges were measured on more samples, and a lean budget has no room for the difference
+        design = dataclasses.replace(design, evaluation_samples=suite.evaluation_size(seed, "probe"))
     done: list[ReplayedProbe] = []
     probes: list[Probe] = []
     weights = dict.fromkeys(suite.tasks, 1.0)
     spent = evaluation_units(suite, seed, "probe")
-    while len(done) < MOST_PROBES and design.rates:
+    optimizers = set(design.rates)
+    rankings: list[FloatArray | None] = []
+    while len(done) < MOST_PROBES and design.rates and not _settled(suite, seed, done, optimizers, rankings):
         open_ones = [probe for probe in probes if probe.recipe.optimizer in design.rates]
         recipe = next_probe(design, open_ones, weights, spent=spent)
         if recipe is None:
             break
         first = all(probe.recipe.optimizer != recipe.optimizer for probe in probes)
         points: list[tuple[MergePoint, float]] = []
+        missing = 0
         while (point := design.next_merge(recipe, points, number=len(done), first=first)) is not None:
-            seen = replay_probe(suite, seed, ProbeRequest(recipe=recipe, points=(point,)))
-            points.append((point, measured_gain(seen.merges[0], weights) if seen.merges else -math.inf))
+            seen = replay_probe(suite, seed, ProbeRequest(recipe=recipe, points=(*(p for p, _ in points), point)))
+            new = len(seen.merges) > len(points) - missing
+            missing += not new
+            points.append((point, measured_gain(seen.merges[-1], weights) if new else -math.inf))
         request = ProbeRequest(recipe=recipe, points=tuple(point for point, _ in points))
         probe = replay_probe(suite, seed, request)
         if any(before.number == probe.number and before.recipe == probe.recipe for before in done):
@@ -160,6 +169,34 @@ def replay_design(suite: Suite, seed: int, *, share: float = BUDGET_SHARE) -> Re
         probes.append(_as_probe(probe, recipe))
         spent += probe.training + probe.evaluation
     return collect(suite, seed, done)
+
+
+def _settled(
+    suite: Suite,
+    seed: int,
+    done: Sequence[ReplayedProbe],
+    optimizers: set[str],
+    rankings: list[FloatArray | None],
+) -> bool:
+    """``advisor.settling`` on the plans of the grid; ``rankings`` after each number of probes is kept up to date."""
+    if len(rankings) == len(done):
+        return False
+    candidates = candidate_plans(suite, seed)
+    goal = initial = None
+    try:
+        model = fit_on_suite(suite, seed, collect(suite, seed, done).data)
+        predicted = predict_goal(model, candidates.plans)
+        goal, initial = predicted.value * predicted.price, float(model.scales_.initial_risk @ model.weights_)
+    except (TooFewProbes, ProbesDiverged, ContradictoryProbes):
+        pass
+    rankings.append(goal)
+    before = rankings[-1 - UNCHANGED : -1]
+    if goal is None or initial is None or len(before) < UNCHANGED:
+        return False
+    if {probe.recipe.optimizer for probe in done[:-UNCHANGED]} < optimizers:
+        return False
+    known = [ranking for ranking in before if ranking is not None]
+    return len(known) == UNCHANGED and is_settled(goal, known, initial)
 
 
 def _stored_methods(suite: Suite) -> list[str]:

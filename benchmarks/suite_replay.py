@@ -132,10 +132,10 @@ def replay_probe(suite: Suite, seed: int, request: ProbeRequest) -> ReplayedProb
     found: list[int] = []
     missing: list[MergePoint] = []
     for point in request.points:
-        row = _nearest_row(suite, seed, number, _nearest_step(checkpoints, min(point.step, length)), point)
+        row = _nearest_row(suite, seed, number, _nearest_step(checkpoints, min(point.step, length)), point, found)
         if row is None:
             missing.append(point)
-        elif row not in found:
+        else:
             found.append(row)
     traces = [_cut(suite.traces[seed, number, task], length) for task in suite.tasks]
     return ReplayedProbe(
@@ -207,13 +207,15 @@ def _nearest_step(checkpoints: Sequence[int], wanted: int) -> int:
     return min(checkpoints, key=lambda step: (round(abs(math.log(step / wanted)), 9), step))
 
 
-def _nearest_row(suite: Suite, seed: int, number: int, step: int, point: MergePoint) -> int | None:
-    """The stored merge nearest to a point: same kind, nearest coefficient; ``None`` if there is none."""
+def _nearest_row(
+    suite: Suite, seed: int, number: int, step: int, point: MergePoint, seen: Sequence[int]
+) -> int | None:
+    """The stored merge nearest to a point and not seen yet: same kind, nearest coefficient; ``None`` if there is none."""
     kind = "alone" if point.alone is not None else "uniform" if point.method == LINEAR_METHOD else "method"
     rows = [
         int(row)
         for row in suite.rows(seed, (kind,))
-        if suite.method[row] == point.method and _is_of(suite, int(row), number, step)
+        if suite.method[row] == point.method and _is_of(suite, int(row), number, step) and int(row) not in seen
     ]
     if not rows:
         return None

@@ -71,7 +71,7 @@ def change(trace: Path, **fields: object) -> None:
 
 
 def test_a_probe_recorded_in_a_plain_loop_is_the_probe_of_our_own_loop(own, measured, tmp_path):
-    probes = stored_probes(own)[0]
+    probes = stored_probes(own)
     for number, probe in enumerate(probes):
         for task in own.tasks:
             record(own, task, probe.recipe, tmp_path / "traces" / f"{number}-{task}", seed=probe.traces[0].seed)
@@ -128,9 +128,9 @@ def test_an_import_that_was_stopped_goes_on_where_it_was(ws, pair, own, tmp_path
     ws.progress = stop
     with pytest.raises(RunInterrupted, match="everything done so far is kept"):
         pipeline.import_traces(ws, tmp_path / "two")
-    assert len(stored_probes(ws)[0]) == 1
+    assert len(stored_probes(ws)) == 1
     resumed = pipeline.import_traces(open_workspace(ws.run.path), tmp_path / "two")
-    assert len(stored_probes(ws)[0]) == 2
+    assert len(stored_probes(ws)) == 2
     assert {merge.seed for merge in resumed.merges} == {5, 6}
 
 
@@ -171,7 +171,7 @@ def test_a_run_that_diverged_makes_every_merge_of_it_infinite(ws, own, traces):
     together = [merge for merge in data.merges if min(merge.plan.coefficients.values()) > 0]
     assert together
     assert all(merge.diverged for merge in together)
-    assert {p.outcomes["low"] for p in stored_probes(ws)[0]} == {"diverged"}
+    assert {p.outcomes["low"] for p in stored_probes(ws)} == {"diverged"}
 
 
 def test_runs_of_different_recipes_form_one_probe_under_one_label(ws, own, tmp_path):
@@ -180,7 +180,7 @@ def test_runs_of_different_recipes_form_one_probe_under_one_label(ws, own, tmp_p
     data = pipeline.import_traces(ws, tmp_path / "t")
     assert {merge.plan.recipes["high"].learning_rate for merge in data.merges} == {2e-3}
     assert {merge.plan.recipes["low"].learning_rate for merge in data.merges} == {RECIPE.learning_rate}
-    assert [len(probe.merges) > 0 for probe in stored_probes(ws)[0]] == [True, False]
+    assert [len(probe.merges) > 0 for probe in stored_probes(ws)] == [True, False]
 
 
 def test_runs_that_do_not_belong_together_are_told(ws, own, tmp_path):

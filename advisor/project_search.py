@@ -94,5 +94,8 @@ class BudgetSettings(Settings):
         default=None, gt=0, description="Wall time of a command: `30m`, `2h`, `1h30m` or seconds; null for none."
     )
     probes: Whole | None = Field(
-        default=None, ge=2, le=1000, description="Number of probes; null: as many as the budget pays for."
+        default=None,
+        ge=2,
+        le=1000,
+        description="Number of probes; null: until the advice has settled, or the budget is spent.",
     )

@@ -18,7 +18,7 @@ SCATTER = 0.025
 SCATTER_GROWTH = 0.008
 SCATTER_EXCESS = 0.4  # share of log(risk/initial risk) above 0, where the form is coarse
 
-POSTERIOR_SHARE = 0.5  # the Laplace approximation is twice too wide on suites, too narrow on the exploration tables
+POSTERIOR_SHARE = 0.4  # the Laplace approximation is far too wide on suites, too narrow on the exploration tables
 
 BISECTIONS = 40
 

@@ -207,10 +207,8 @@ def _nearest_step(checkpoints: Sequence[int], wanted: int) -> int:
     return min(checkpoints, key=lambda step: (round(abs(math.log(step / wanted)), 9), step))
 
 
-def _nearest_row(
-    suite: Suite, seed: int, number: int, step: int, point: MergePoint, seen: Sequence[int]
-) -> int | None:
-    """The stored merge nearest to a point and not seen yet: same kind, nearest coefficient; ``None`` if there is none."""
+def _nearest_row(suite: Suite, seed: int, number: int, step: int, point: MergePoint, seen: Sequence[int]) -> int | None:
+    """The stored merge nearest to a point, not seen yet: same kind, nearest coefficient; ``None`` if there is none."""
     kind = "alone" if point.alone is not None else "uniform" if point.method == LINEAR_METHOD else "method"
     rows = [
         int(row)

@@ -14,6 +14,7 @@ from advisor.exposure import Exposure, TaskScales
 from advisor.jump_hazard import COST, EDGE_MEAN, EDGE_SPREAD, RUN_SPREAD, JumpHazard, beyond
 from advisor.observations import DisplacementTrace, ProbeData
 from advisor.plan import Plan, PlanTable
+from advisor.risk_form import CALMED
 from advisor.risk_model import RiskModel
 from estimators.recipe import Recipe
 from tests.advisor.quadratic_merges import QuadraticWorld
@@ -106,3 +107,11 @@ def test_the_risk_model_never_prefers_a_rate_above_one_whose_runs_all_jumped() -
 def test_json_round_trip() -> None:
     found = hazard(trace(0.02, jumped=True))
     assert JumpHazard.from_json(found.to_json()) == found
+
+
+def test_a_falling_rate_calms_jumps() -> None:
+    found, fast = hazard(), {"learning_rate": 1.0}
+    constant, _ = found.at(exposure(**fast), SCALES)
+    falling, _ = found.at(exposure(**fast, schedule="warmup_cosine"), SCALES)
+    np.testing.assert_allclose(falling, CALMED * constant)
+    assert constant[0] > 0.5

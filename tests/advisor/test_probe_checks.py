@@ -23,12 +23,12 @@ def test_good_probes_pass(probes: ProbeData) -> None:
 
 
 def test_no_merge_at_all_is_too_few(probes: ProbeData) -> None:
-    with pytest.raises(TooFewProbes, match="no measured merge; 4 merges .* are enough"):
+    with pytest.raises(TooFewProbes, match="no measured merge; 3 merges .* are enough"):
         RiskModel().fit(dataclasses.replace(probes, merges=()))
 
 
 def test_two_merges_are_too_few(probes: ProbeData) -> None:
-    with pytest.raises(TooFewProbes, match="2 usable merges at 2 different coefficients; at least 4"):
+    with pytest.raises(TooFewProbes, match="2 usable merges at 2 different coefficients; at least 3"):
         check_probes(dataclasses.replace(probes, merges=probes.merges[:2]))
 
 

@@ -1,5 +1,6 @@
 """The probe design as a pure function of what was measured."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from advisor.observations import MergeObservation
 from advisor.plan import Plan
 from advisor.probing import (
+    LINEAR_METHOD,
     BudgetTooSmall,
     Probe,
     anchor,
@@ -17,6 +19,7 @@ from advisor.probing import (
 from estimators.constants import Constants, Estimate, TaskConstants
 
 NAMES = ("a", "b", "c")
+METHODS = (LINEAR_METHOD, "ties")
 WEIGHTS = dict.fromkeys(NAMES, 1.0)
 
 
@@ -135,6 +138,62 @@ def test_cost_of_a_probe_is_training_and_merged_evaluations():
 def test_a_budget_below_one_probe_is_refused_with_what_it_takes():
     with pytest.raises(BudgetTooSmall, match="budget=50 .* the cheapest probe takes .* raise budget.probe_share"):
         design(budget=50.0)
+
+
+def lean_design(budget: float, **changes):
+    return design(budget=budget, rates={"sgd": (1e-4, 1.0), "adamw": (1e-5, 1e-2)}, methods=METHODS, **changes)
+
+
+def test_a_budget_too_small_for_whole_probes_pays_for_one_ladder_of_each_optimizer():
+    """Three tasks, 48 samples each: a merge takes 48 units, a probe of 8 steps at batch 8 192 and three merges."""
+    plan = lean_design(48 + 2 * (192 + 3 * 48) + 100)
+    assert plan.is_lean
+    assert plan.merge_cost() == 48
+    done: list[Probe] = []
+    while (recipe := next_probe(plan, done, WEIGHTS, spent=plan.merge_cost() + sum(p.cost for p in done))) is not None:
+        points: list = []
+        while (point := plan.next_merge(recipe, points, number=len(done), first=True)) is not None:
+            points.append((point, 0.1))
+        assert {point.method for point, _ in points} == {LINEAR_METHOD}
+        assert {point.step for point, _ in points} == set(plan.checkpoints(recipe)) == {recipe.steps}
+        assert len(points) == 3
+        cost = 3 * recipe.cost() + 3 * plan.merge_cost()
+        assert plan.cost(recipe, first=True) == pytest.approx(cost)
+        done.append(dataclasses.replace(probe(recipe, 1.0), cost=cost))
+    assert [p.recipe.optimizer for p in done] == ["adamw", "sgd"]
+    assert plan.merge_cost() + sum(p.cost for p in done) <= plan.budget
+
+
+def test_where_only_one_probe_is_affordable_it_is_of_adamw_and_as_long_as_the_budget_allows():
+    plan = lean_design(48 + 3 * 48 + 12 * 24)
+    recipe = next_probe(plan, [], WEIGHTS, spent=plan.merge_cost())
+    assert recipe is not None
+    assert (recipe.optimizer, recipe.steps) == ("adamw", 12)
+    assert plan.merge_cost() + plan.cost(recipe, first=True) == pytest.approx(plan.budget)
+
+
+def test_a_lean_budget_still_measures_the_one_method_that_was_asked_for():
+    plan = lean_design(900.0)
+    only = design_probes(
+        constants(),
+        rates=dict(plan.rates),
+        batch_range=(8, 64),
+        max_steps=640,
+        budget=900.0,
+        validation_samples=100,
+        methods=("ties",),
+    )
+    assert only.is_lean
+    recipe = next_probe(only, [], WEIGHTS, spent=0)
+    assert recipe is not None
+    points: list = []
+    while (point := only.next_merge(recipe, points, number=0, first=True)) is not None:
+        points.append((point, 0.1))
+    assert [point.method for point, _ in points] == [LINEAR_METHOD] * 3 + ["ties"] * 2
+
+
+def test_a_budget_for_whole_probes_is_not_lean():
+    assert not lean_design(20_000.0).is_lean
 
 
 def test_a_probe_whose_merges_all_diverged_hurts():

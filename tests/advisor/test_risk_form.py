@@ -10,7 +10,17 @@ import pytest
 from advisor.displacement_law import DisplacementLaw
 from advisor.exposure import Exposure, TaskScales
 from advisor.plan import FloatArray, Plan, PlanTable
-from advisor.risk_form import KINDS, TERMS, Moves, edge_excess, natural_parameters, saturate, task_risk, unpack
+from advisor.risk_form import (
+    KINDS,
+    TERMS,
+    Moves,
+    cooling,
+    edge_excess,
+    natural_parameters,
+    saturate,
+    task_risk,
+    unpack,
+)
 from estimators.recipe import Recipe
 from tests.advisor.quadratic_merges import QuadraticWorld
 
@@ -160,3 +170,47 @@ def test_luck_multiplies_interference_and_leaves_progress() -> None:
     _, unlucky = task_risk(values, dataclasses.replace(moves, luck=np.log([3.0])), SCALES, SCALES.gradient_cosine)
     assert np.all(unlucky["noise"] > 2.5 * calm["noise"])
     np.testing.assert_allclose(unlucky["progress"], calm["progress"], rtol=1e-3)
+
+
+def relaxed(turns: float, rates: np.ndarray) -> float:
+    """Variance of an Ornstein-Uhlenbeck process at a run's end, over its value at a constant peak rate's equilibrium.
+
+    dV/dk = -2 s eta_k V + 2 s eta_k^2 c, exactly a step at a time, averaged over exponential curvatures s.
+    """
+    share = rates / rates.sum()
+    nodes, weights = np.polynomial.laguerre.laggauss(60)
+    variance = np.zeros_like(nodes)
+    for rate, step in zip(rates, share, strict=True):
+        decay = np.exp(-turns * nodes * step)
+        variance = variance * decay + rate * (1 - decay)
+    return float(weights @ variance)
+
+
+@pytest.mark.parametrize("turns", [0.1, 1.0, 10.0, 30.0])
+def test_a_falling_rate_cools_noise_as_the_relaxing_process_does(turns: float) -> None:
+    t = (np.arange(4000) + 0.5) / 4000
+    falling = 0.5 * (1 + np.cos(np.pi * t))
+    ratio = relaxed(turns, falling) / relaxed(turns, np.ones(4000))
+    assert float(cooling(np.array(turns))) == pytest.approx(ratio, rel=0.05)
+
+
+def test_a_falling_rate_leaves_less_noise_and_less_beyond_the_edge() -> None:
+    for name, rate in (("noise", 0.01), ("collapse", 1.0)):
+        constant = moves_of(plan(learning_rate=rate, steps=100))
+        falls = np.ones_like(constant.exposure.falls)
+        falling = dataclasses.replace(constant, exposure=dataclasses.replace(constant.exposure, falls=falls))
+        _, terms = task_risk({0: unpack(ZERO, 0)}, constant, SCALES, SCALES.gradient_cosine)
+        _, cooled = task_risk({0: unpack(ZERO, 0)}, falling, SCALES, SCALES.gradient_cosine)
+        assert (cooled[name] < 0.75 * terms[name]).all()
+
+
+def test_each_family_has_its_own_cosines() -> None:
+    """Only the cosines of the experts' own family count."""
+    moves = moves_of(plan())
+    own = SCALES.gradient_cosine
+    alike, apart = np.stack([own, np.ones_like(own)]), np.stack([own, np.eye(len(own))])
+    first, second = (task_risk({0: unpack(ZERO, 0)}, moves, SCALES, cosines)[0] for cosines in (alike, apart))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, task_risk({0: unpack(ZERO, 0)}, moves, SCALES, own)[0])
+    other = np.stack([np.eye(len(own)), own])
+    assert (task_risk({0: unpack(ZERO, 0)}, moves, SCALES, other)[0] != first).any()

@@ -45,6 +45,16 @@ def test_settings_that_are_not_stored_move_to_the_nearest_ones(suite: Suite) -> 
     assert probe.recipe == Recipe(learning_rate=0.1, batch_size=4, steps=8)
 
 
+def test_a_coefficient_that_is_not_stored_becomes_the_nearest_one_that_was_not_seen(suite: Suite) -> None:
+    """An advisor that asks for three coefficients learns of three, also where the tables are coarser than it asks."""
+    points = tuple(MergePoint(step=8, coefficient=value) for value in (0.9, 0.91, 0.92))
+    probe = replay_probe(suite, 0, ProbeRequest(recipe=request().recipe, points=points))
+    assert len(set(probe.rows)) == len(probe.rows) == 3
+    seen = [merge.plan.coefficients["a"] for merge in probe.merges]
+    stored = {suite.coefficients[row].max() for row in suite.rows(0, ("uniform",))}
+    assert seen[0] == min(stored, key=lambda value: abs(np.log(value / 0.9)))
+
+
 def test_a_merge_that_is_not_stored_is_named_and_not_invented(suite: Suite) -> None:
     point = MergePoint(step=8, coefficient=0.7, method="ties")
     probe = replay_probe(suite, 0, ProbeRequest(recipe=request().recipe, points=(point,)))

@@ -16,6 +16,7 @@ from estimators.constants import Constants
 from estimators.datasets import shortened
 
 SHOWN = 3  # of a list in a caveat; the others are counted
+FEW_MERGES = 8  # measured merges below which an advice rests on the priors more than on the probes
 RANGE_TEST_DISAGREEMENT = 10.0  # factor between the advised rate and the range test's
 
 
@@ -51,6 +52,7 @@ def find_caveats(
         *_extrapolation(extrapolation),
         *_identifiability(constants),
         *_interval(gain),
+        *_few_merges(probes),
         *_probes(probes),
         *left_out,
         *_range_test(plan, range_suggestion),
@@ -130,6 +132,21 @@ def _interval(gain: Predicted) -> list[Caveat]:
             name="gain_uncertain",
             text=f"The interval of the gain [{gain.low:.3f}, {gain.high:.3f}] reaches 0: the merge may be no "
             "better than the pretrained model.",
+            weight="warning",
+        )
+    ]
+
+
+def _few_merges(probes: Sequence[Probe]) -> list[Caveat]:
+    count = sum(not merge.diverged for probe in probes for merge in probe.merges)
+    if not probes or count >= FEW_MERGES:
+        return []
+    return [
+        Caveat(
+            name="few_measurements",
+            text=f"The advice rests on {count} measured merges of {len(probes)} short probe{'s' * (len(probes) > 1)}, "
+            f"fewer than {FEW_MERGES}: what other projects taught weighs more than this one's figures. A larger "
+            "budget.probe_share, or longer runs in the search, pay for more.",
             weight="warning",
         )
     ]

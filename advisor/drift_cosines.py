@@ -4,12 +4,11 @@ Noise of independent runs is orthogonal on average, so <tau_i, tau_j> measures c
 optimizers, least squares over the probes with a normal prior around what the gradients at x_0 let expect:
 
     minimise over c   sum_r q_r (gram_r - c u_ri u_rj)^2 D / (d_ri d_rj)^2 + (c - c_0)^2 / w^2,
-    c_0 = LIKENESS + ALIGNED g_ij,    g: cosine of the training gradients
+    c_0 = ALIGNED g_ij,    g: cosine of the training gradients
 
-D is the effective dimension of the noise: two random vectors have a cosine of about 1/sqrt(D).  Drifts are more alike
-than gradients at x_0, which heads fitted there leave small and noisy; from some 80 steps on their cosines no longer
-change with rate or length (development suites, ``docs/risk-model-log.md``).  Probes of the other family count with
-q = OTHER_FAMILY.
+D is the effective dimension of the noise: two random vectors have a cosine of about 1/sqrt(D).  From some 80 steps on
+the cosines of task vectors no longer change with rate or length (development suites, ``docs/risk-model-log.md``).
+Probes of the other family count with q = OTHER_FAMILY.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from advisor.exposure import FAMILIES, Exposure, TaskScales, nearest_cosines
 from advisor.observations import MergeObservation
 from advisor.plan import FloatArray, PlanTable
 
-# Chosen on the development suites' task vectors from 160 steps on (root mean square error 0.20 -> 0.11).
-LIKENESS = 0.15
+# Chosen on the development suites' task vectors from 160 steps on.  Those suites' drifts are alike by 0.15 where their
+# gradients are not, but tasks are taken as strangers until probes say otherwise: help that is not there costs more.
 ALIGNED = 0.7
 PRIOR_WIDTH = 0.15
 NOISE_DIMENSIONS = (20.0, 1000.0)  # D of each family: steps of AdamW spread noise over far more directions
@@ -35,7 +34,7 @@ def drift_cosines(
     merges: Sequence[MergeObservation], law: DisplacementLaw, scales: TaskScales, num_samples: dict[str, int]
 ) -> FloatArray:
     """Cosines [families, N, N] of the drifts."""
-    prior = LIKENESS + ALIGNED * scales.gradient_cosine
+    prior = ALIGNED * scales.gradient_cosine
     top = np.zeros((len(FAMILIES), *prior.shape))
     bottom = np.zeros_like(top)
     seen: set[tuple[object, ...]] = set()

@@ -1,6 +1,7 @@
 """Limits are said once each: what holds for several tasks or knobs stands in one sentence, long lists are counted."""
 
 import dataclasses
+import math
 
 from advisor.advice import Caveat, Predicted
 from advisor.caveats import find_caveats
@@ -68,6 +69,18 @@ def test_probes_that_diverged_are_counted() -> None:
     text = found(probes=probes)["probes_diverged"].text
     assert text.startswith("6 probe runs diverged: sgd")
     assert text.endswith("; and 3 more.")
+
+
+def test_an_advice_that_rests_on_few_merges_says_so() -> None:
+    merges = WORLD.probes(rates=(0.01,)).merges
+    one = Probe(recipe=RECIPE, traces=(), merges=merges[:3], outcomes={}, cost=1.0)
+    few = found(probes=[one, one])["few_measurements"]
+    assert few.weight == "warning"
+    assert "rests on 6 measured merges of 2 short probes" in few.text
+    assert "few_measurements" not in found(probes=[dataclasses.replace(one, merges=merges[:8])])
+    diverged = dataclasses.replace(merges[7], risks=dict.fromkeys(WORLD.names, math.inf))
+    lost = dataclasses.replace(one, merges=(*merges[:7], diverged))
+    assert "7 measured merges of 1 short probe," in found(probes=[lost])["few_measurements"].text
 
 
 def test_what_was_left_out_of_the_search_stands_among_the_caveats() -> None:

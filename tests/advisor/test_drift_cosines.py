@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advisor.displacement_law import DisplacementLaw
-from advisor.drift_cosines import ALIGNED, LIKENESS, NOISE_DIMENSIONS, OTHER_FAMILY, PRIOR_WIDTH, drift_cosines
+from advisor.drift_cosines import ALIGNED, NOISE_DIMENSIONS, OTHER_FAMILY, PRIOR_WIDTH, drift_cosines
 from advisor.exposure import Exposure, TaskScales
 from advisor.observations import MergeObservation
 from advisor.plan import Plan, PlanTable
@@ -45,7 +45,7 @@ def test_many_exact_gram_matrices_give_the_true_cosines(optimizer: str) -> None:
 
 def test_without_gram_matrices_they_follow_from_the_gradients() -> None:
     merges = [WORLD.observe(Plan.uniform(WORLD.names, Recipe(learning_rate=0.01, batch_size=8, steps=9), 1.0))]
-    expected = LIKENESS + ALIGNED * SCALES.gradient_cosine
+    expected = ALIGNED * SCALES.gradient_cosine
     np.fill_diagonal(expected, 1.0)
     for family in drift_cosines(merges, LAW, SCALES, SAMPLES):
         np.testing.assert_allclose(family, expected, atol=1e-9)
@@ -57,7 +57,7 @@ def test_one_gram_matrix_is_weighed_as_the_formula_says() -> None:
     u = np.sqrt(LAW.parts(Exposure.of(PlanTable.from_plans([one.plan], SAMPLES), SCALES), SCALES)[1][0])
     gram = np.array(one.displacement_gram)
     weight = NOISE_DIMENSIONS[0] * (u[0] * u[1]) ** 2 / (gram[0, 0] * gram[1, 1])
-    prior = LIKENESS + ALIGNED * SCALES.gradient_cosine[0, 1]
+    prior = ALIGNED * SCALES.gradient_cosine[0, 1]
     found = drift_cosines([one], LAW, SCALES, SAMPLES)[:, 0, 1]
     for value, seen in zip(found, (weight, weight * OTHER_FAMILY), strict=True):
         expected = (seen * gram[0, 1] / (u[0] * u[1]) + prior / PRIOR_WIDTH**2) / (seen + 1 / PRIOR_WIDTH**2)

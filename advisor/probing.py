@@ -94,20 +94,19 @@ class ProbeDesign:
         """Steps of a probe at a batch size: equal cost for each, never above a quarter of K_max.
 
         The budget divided by ``PROBES_PER_OPTIMIZER`` probes an optimizer, but rather fewer probes than probes so short
-        that evaluating them costs more than half of training them.  A lean budget goes to one probe of each optimizer,
-        or to one probe if it does not pay for more.
+        that evaluating them costs more than half of training them; one for each optimizer, though, unless the budget
+        does not even pay for the shortest ones.
         """
-        further = len(METHOD_FACTORS) * (set(self.methods) != {LINEAR_METHOD}) if self.is_lean else 2
-        evaluation = (RUNGS + further) * self.merge_cost()
+        evaluation = (RUNGS + (0 if self.is_lean else 2)) * self.merge_cost()
         share = self.budget / (len(self.rates) * PROBES_PER_OPTIMIZER) - evaluation
-        training = max(share, TRAINING_TO_EVALUATION * evaluation)
-        room = self.budget - evaluation
-        if self.is_lean:
-            left = self.budget - self.merge_cost()  # x_0 is evaluated once
-            each = left / len(self.rates) - evaluation
-            room = each if each >= SHORTEST_PROBE * len(self.tasks) * batch_size else left - evaluation
+        # x_0 is evaluated once; an optimizer's first probe measures the other methods too
+        methods = len(METHOD_FACTORS) * len(set(self.methods) - {LINEAR_METHOD})
+        first, left = evaluation + methods * self.merge_cost(), self.budget - self.merge_cost()
+        each = left / len(self.rates) - first
+        room = each if each >= SHORTEST_PROBE * len(self.tasks) * batch_size else left - first
+        training = min(max(share, TRAINING_TO_EVALUATION * evaluation), room)
         longest = max(SHORTEST_PROBE, int(LONGEST_SHARE * self.max_steps))
-        affordable = int(min(training, room) / (len(self.tasks) * batch_size))
+        affordable = int(training / (len(self.tasks) * batch_size))
         return max(SHORTEST_PROBE, min(affordable, longest))
 
     def merge_cost(self) -> float:

@@ -137,8 +137,8 @@ def replay_design(suite: Suite, seed: int, *, share: float = BUDGET_SHARE) -> Re
         validation_samples=suite.evaluation_size(seed, "probe"),
         methods=(LINEAR_METHOD, *_stored_methods(suite)),
     )
-    if design.is_lean:  # stored merges were measured on more samples, and a lean budget has no room for the difference
-        design = dataclasses.replace(design, evaluation_samples=suite.evaluation_size(seed, "probe"))
+    # stored merges were measured on more samples than the advisor takes, and cost as much
+    design = dataclasses.replace(design, evaluation_samples=suite.evaluation_size(seed, "probe"))
     done: list[ReplayedProbe] = []
     probes: list[Probe] = []
     weights = dict.fromkeys(suite.tasks, 1.0)

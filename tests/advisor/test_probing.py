@@ -192,6 +192,18 @@ def test_a_lean_budget_still_measures_the_one_method_that_was_asked_for():
     assert [point.method for point, _ in points] == [LINEAR_METHOD] * 3 + ["ties"] * 2
 
 
+def test_every_optimizer_gets_a_probe_where_the_budget_pays_for_the_shortest_ones():
+    """A first probe of 8 steps takes 192 units and 3 + 2 + 2 merges of 96: the first must not eat the second's share."""
+    plan = lean_design(96 + 2 * (192 + 7 * 96) + 200)
+    assert not plan.is_lean
+    done: list[Probe] = []
+    while (recipe := next_probe(plan, done, WEIGHTS, spent=plan.merge_cost() + sum(p.cost for p in done))) is not None:
+        first = all(p.recipe.optimizer != recipe.optimizer for p in done)
+        done.append(dataclasses.replace(probe(recipe, 1.0), cost=plan.cost(recipe, first=first)))
+    assert {p.recipe.optimizer for p in done} == {"adamw", "sgd"}
+    assert plan.merge_cost() + sum(p.cost for p in done) <= plan.budget
+
+
 def test_a_budget_for_whole_probes_is_not_lean():
     assert not lean_design(20_000.0).is_lean
 

@@ -193,7 +193,7 @@ def test_a_lean_budget_still_measures_the_one_method_that_was_asked_for():
 
 
 def test_every_optimizer_gets_a_probe_where_the_budget_pays_for_the_shortest_ones():
-    """A first probe of 8 steps takes 192 units and 3 + 2 + 2 merges of 96: the first must not eat the second's share."""
+    """A first probe of 8 steps takes 192 units and seven merges of 96; the first must not eat the second's share."""
     plan = lean_design(96 + 2 * (192 + 7 * 96) + 200)
     assert not plan.is_lean
     done: list[Probe] = []

@@ -42,6 +42,7 @@ def judge_seed(ws: Workspace) -> dict[str, Any]:
     if ws.run.has(FIGURES_NAME):
         return dict(ws.run.read_json(FIGURES_NAME))
     with ws.session("advice seed"):
+        pipeline.train(ws)  # an expert that diverges is learned from, and the advice made again
         recommendation = pipeline.recommend(ws)
         row = describe(recommendation, sum(ws.costs().get(name, 0.0) for name in BEFORE_ADVICE) / ws.full_fine_tune)
         row["probes"] = len(stored_probes(ws))

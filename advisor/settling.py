@@ -126,7 +126,7 @@ def is_settled(goal: FloatArray, before: Sequence[FloatArray], initial: float) -
         before: earlier rankings of the same plans.
         initial: x_0's goal.
 
-    >>> now = np.array([0.80, 0.81, 0.95])
+    >>> now = np.array([0.80, 0.805, 0.95])
     >>> is_settled(now, [np.array([0.7, 0.9, 1.0]), np.array([0.9, 0.7, 1.0])], 1.0)
     True
     >>> is_settled(now, [np.array([0.7, 0.9, 1.0]), np.array([0.9, 0.8, 0.7])], 1.0)

@@ -230,11 +230,12 @@ def _interference(
     directed = np.sum((reach @ cosines) * reach, axis=-1, keepdims=True)
     heat = squared * exposure.temperature * (32 / exposure.batch_size) ** first(p["noise_batch"])
     heat = heat * (1 + exposure.time / first(p["healing_time"])) ** -first(p["healing"])
-    turns = 2 * p["noise_rate"][..., None, :] * exposure.time[..., None]  # [..., M, experts, tasks]
-    filled = 1 - 1 / (1 + turns)
-    if exposure.falls.any():
-        filled = np.where(exposure.falls[..., None], cooling(turns), 1.0) * filled
-    filled = np.sum(heat[..., None] * filled, axis=-2)  # -> tasks
+    rate, time = 2 * p["noise_rate"][..., None, :], exposure.time[..., None]  # turns: [..., M, experts, tasks]
+    filled = 1 - 1 / (1 + rate * time)
+    falls = exposure.falls.any(axis=1)
+    if falls.any():
+        filled[..., falls, :, :] *= np.where(exposure.falls[falls][..., None], cooling(rate * time[falls]), 1.0)
+    filled = np.einsum("...e,...et->...t", heat, filled)
     beyond = edge_excess(p, exposure, scales) * np.where(exposure.falls, CALMED, 1.0)
     beyond = beyond * (1 + exposure.steps / (10 * (1 + beyond))) ** -first(p["collapse_healing"])
     rate = p["overfitting_rate"]
@@ -255,13 +256,13 @@ def cooling(turns: FloatArray) -> FloatArray:
 
         int_0^1 cos^2(pi t/2) x / (1 + x r(t))^2 dr,    r(t) = 1 - t - sin(pi t)/pi,
 
-    against 1 - 1/(1 + x) at a constant rate.  The ratio is 3/4 for x -> 0 and falls as x^-2/3; the fit used here is
-    within 4 % of the integral.
+    against 1 - 1/(1 + x) at a constant rate.  The ratio is 3/4 for x -> 0 and falls as x^-2/3; the fit used here, which
+    takes square roots alone, is within 4 % of it up to x = 30 000.
 
     >>> cooling(np.array([0.0, 10.0, 1000.0])).round(2).tolist()
     [0.75, 0.38, 0.04]
     """
-    return np.asarray(0.75 / (1 + (0.1233 * turns) ** 0.7282) ** 0.8654)
+    return np.asarray(0.75 / np.sqrt(1 + turns * (0.2707 + 0.00497 * np.sqrt(turns))))
 
 
 def first(values: FloatArray) -> FloatArray:

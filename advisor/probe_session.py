@@ -85,8 +85,14 @@ def run_probes(
             ended = ended or (limit is None and settled is not None and _settled_now(ws, done, settled))
     clear_unfinished(ws, "probe")
     forget_live(ws.run.path)
-    ws.progress("probes", design.budget, design.budget, probes=len(done))
+    why = {"ended": "the last ones did not change the advice"} if ended and not _ran_out(ws) else {}
+    ws.progress("probes", design.budget, design.budget, probes=len(done), **why)
     return done
+
+
+def _ran_out(ws: Workspace) -> bool:
+    """Whether a deadline ended probing."""
+    return DEADLINE_DECISION in _decisions(ws.run.read_log(PROBES_NAME).records)
 
 
 def _settled_now(ws: Workspace, done: Sequence[Probe], settled: Callable[[Sequence[Probe]], bool]) -> bool:
@@ -210,7 +216,11 @@ def _numbered_probes(ws: Workspace) -> tuple[dict[int, Probe], set[str]]:
     if not ws.run.path_of(PROBES_NAME).exists():
         return {}, set()
     records = ws.run.read_log(PROBES_NAME).records
-    return dict(_by_number(records)), {str(record["decision"]) for record in records if "decision" in record}
+    return dict(_by_number(records)), _decisions(records)
+
+
+def _decisions(records: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {str(record["decision"]) for record in records if "decision" in record}
 
 
 def _by_number(records: Sequence[Mapping[str, Any]]) -> list[tuple[int, Probe]]:

@@ -57,13 +57,7 @@ def import_probes(ws: Workspace, folder: Path, constants: Constants) -> tuple[Pr
         _import_probe(ws, probe, risks, samples)
     ws.progress("import", len(new), len(new))
     _note(ws.run, runs, new)
-    stored = stored_probes(ws)
-    data = ProbeData(
-        constants=constants,
-        merges=tuple(merge for probe in stored for merge in probe.merges),
-        traces=tuple(trace for probe in stored for trace in probe.traces),
-    )
-    return data, bool(new)
+    return ProbeData.of(constants, stored_probes(ws)), bool(new)
 
 
 def imported_notes(run: RunDirectory) -> tuple[str, ...]:

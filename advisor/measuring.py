@@ -78,12 +78,7 @@ def probe_project(ws: Workspace, constants: Constants) -> ProbeData:
         validation_samples=min(len(task.validation) for task in ws.tasks.values()),
         methods=methods_of(ws),
     )
-    probes = run_probes(ws, design, Settling(design, search, constants, ws.goal))
-    return ProbeData(
-        constants=constants,
-        merges=tuple(merge for probe in probes for merge in probe.merges),
-        traces=tuple(trace for probe in probes for trace in probe.traces),
-    )
+    return ProbeData.of(constants, run_probes(ws, design, Settling(design, search, constants, ws.goal)))
 
 
 def methods_of(ws: Workspace) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,6 +185,18 @@ class DisplacementTrace:
         )
 
 
+class Measured(Protocol):
+    """A probe: what was measured on it."""
+
+    @property
+    def merges(self) -> tuple[MergeObservation, ...]:
+        """Its merges."""
+
+    @property
+    def traces(self) -> tuple[DisplacementTrace, ...]:
+        """Its expert runs' traces."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeData:
     """Everything the risk model learns from.
@@ -209,6 +221,15 @@ class ProbeData:
         for trace in self.traces:
             if trace.task not in known:
                 raise ValueError(f"a trace names task {trace.task!r} without constants; measure its constants first")
+
+    @classmethod
+    def of(cls, constants: Constants, probes: Sequence[Measured]) -> ProbeData:
+        """Everything that was measured on some probes."""
+        return cls(
+            constants=constants,
+            merges=tuple(merge for probe in probes for merge in probe.merges),
+            traces=tuple(trace for probe in probes for trace in probe.traces),
+        )
 
     def with_merges(self, merges: Sequence[MergeObservation], traces: Sequence[DisplacementTrace] = ()) -> ProbeData:
         """The same data with more merges (and traces): what refitting takes."""

@@ -30,6 +30,7 @@ from estimators.snapshot_folder import Pieces
 
 DEADLINE_DECISION = "deadline ended probing"
 SETTLED_DECISION = "advice has settled"
+UNCHANGED_ADVICE = "the last probes did not change the advice"
 ENOUGH_PROBES = 2  # with fewer, a deadline interrupts instead of ending probing
 
 
@@ -49,7 +50,9 @@ def run_probes(
     """
     known, decisions = _numbered_probes(ws)
     limit = ws.project.budget.probes
-    ended = DEADLINE_DECISION in decisions or (SETTLED_DECISION in decisions and limit is None)
+    if limit is not None:
+        settled = None
+        decisions.discard(SETTLED_DECISION)
     done: list[Probe] = []
     risks = merged_risks(ws, design.evaluation_samples)
     # x_0 is evaluated once for all probes; the first probe carries the cost, also where a session is taken up again.
@@ -57,7 +60,7 @@ def run_probes(
     first_cost = len(design.tasks) * design.evaluation_samples * FORWARD_UNITS
     weights = ws.goal.weights
     last = max(known, default=-1) + 1
-    while not ended or len(done) < last:
+    while not decisions or len(done) < last:
         if len(done) in known:  # a damaged one in between is done again in its place
             done.append(known[len(done)])
             continue
@@ -78,29 +81,23 @@ def run_probes(
         except RunInterrupted as stopped:
             if stopped.reason != "deadline" or len(done) < max(ENOUGH_PROBES, last):
                 raise
-            ws.run.append(PROBES_NAME, {"decision": DEADLINE_DECISION, "cost": 0.0, "seconds": 0.0})
-            ended = True
+            decisions.add(_decided(ws, DEADLINE_DECISION))
         else:
             done.append(probe)
-            ended = ended or (limit is None and settled is not None and _settled_now(ws, done, settled))
+            if not decisions and settled is not None and settled(done):
+                decisions.add(_decided(ws, SETTLED_DECISION))
+                ws.run.event("probing_settled", probes=len(done), text=UNCHANGED_ADVICE)
     clear_unfinished(ws, "probe")
     forget_live(ws.run.path)
-    why = {"ended": "the last ones did not change the advice"} if ended and not _ran_out(ws) else {}
+    why = {"ended": UNCHANGED_ADVICE} if decisions == {SETTLED_DECISION} else {}
     ws.progress("probes", design.budget, design.budget, probes=len(done), **why)
     return done
 
 
-def _ran_out(ws: Workspace) -> bool:
-    """Whether a deadline ended probing."""
-    return DEADLINE_DECISION in _decisions(ws.run.read_log(PROBES_NAME).records)
-
-
-def _settled_now(ws: Workspace, done: Sequence[Probe], settled: Callable[[Sequence[Probe]], bool]) -> bool:
-    if not settled(done):
-        return False
-    ws.run.append(PROBES_NAME, {"decision": SETTLED_DECISION, "cost": 0.0, "seconds": 0.0})
-    ws.run.event("probing_settled", probes=len(done), text="the last probes did not change the advice")
-    return True
+def _decided(ws: Workspace, decision: str) -> str:
+    """The decision, kept in the log."""
+    ws.run.append(PROBES_NAME, {"decision": decision, "cost": 0.0, "seconds": 0.0})
+    return decision
 
 
 def merged_risks(ws: Workspace, samples: int) -> MergedRisks:
@@ -216,11 +213,7 @@ def _numbered_probes(ws: Workspace) -> tuple[dict[int, Probe], set[str]]:
     if not ws.run.path_of(PROBES_NAME).exists():
         return {}, set()
     records = ws.run.read_log(PROBES_NAME).records
-    return dict(_by_number(records)), _decisions(records)
-
-
-def _decisions(records: Sequence[Mapping[str, Any]]) -> set[str]:
-    return {str(record["decision"]) for record in records if "decision" in record}
+    return dict(_by_number(records)), {str(record["decision"]) for record in records if "decision" in record}
 
 
 def _by_number(records: Sequence[Mapping[str, Any]]) -> list[tuple[int, Probe]]:

@@ -11,8 +11,8 @@ c_ij the cosine of the experts' drifts, and lambda_i the coefficients:
     generalisation  Y = y_j lambda_j (sigma_j^2/n_j) log(1 + w T_j)/w
     a_i = (1 + sigma_i^2/(n_i G_i^2) log(1 + K_i b_i/n_i))^-1/2                signal in the drift: samples come again
     heal_i = (1 + T_i/t)^-p                                                  sharp directions flatten
-    fill_ij = c_ij (1 - 1/(1 + 2 s_j T_i))                      c: 1 at a constant rate, ``cooling`` where it falls to 0
-    B_i = c_i softplus(e_i L (1 + z/b_i) d/2 - 1)^2             c: 1 at a constant rate, ``CALMED`` where it falls to 0
+    fill_ij = cool_ij (1 - 1/(1 + 2 s_j T_i))                1 at a constant rate, ``cooling`` where it falls to 0
+    B_i = calm_i softplus(e_i L (1 + z/b_i) d/2 - 1)^2       1 at a constant rate, ``CALMED`` where it falls to 0
     Q = (I + N + X + Y) e^luck;   Q~ = Q (1 + Q/q0);   Q~ / (1 + Q~/R)                 steeper than quadratic, then flat
     risk_j = floor_j + softplus(r0_j - P + H + Q~ - floor_j),   floor_j = (1 - rho_j) r0_j
 

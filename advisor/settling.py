@@ -4,16 +4,17 @@ After each probe the model is fitted on the probes so far, and the plans of a fi
 (one recipe and coefficient for all tasks) are ranked by the goal with the advice's own prices
 (``advisor.searching.caution``).  With g_n the ranking after n probes, and gain the best predicted fall below x_0,
 
-    settled = each of the last UNCHANGED probes was predicted for nothing:
+    settled = what was best before each of the last UNCHANGED probes is all but the best now:
               g_n(best plan of g_{n-k}) - min g_n <= TOLERANCE gain,    k = 1..UNCHANGED
 
-once every optimizer was probed.  A pure function of design, goal and probes, so a resumed session decides the same.
+and every optimizer had been probed before them.  A pure function of design, goal and probes, so a resumed session
+decides the same.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -35,6 +36,8 @@ LEAST_GAIN = 0.02  # of x_0's risk: gains below count as this much
 RATES, BATCHES, LENGTHS = 9, 3, 4  # values of the grid for each knob
 COEFFICIENTS = (0.03, 0.06, 0.1, 0.15, 0.22, 0.32, 0.45, 0.65, 0.95, 1.4, 2.0)
 SHORTEST = 0.125  # of the longest run
+
+Ranking = tuple[FloatArray | None, float]
 
 
 def coarse_plans(search: SearchSettings, constants: Constants, design: ProbeDesign) -> dict[Optimizer, list[Plan]]:
@@ -79,34 +82,28 @@ class Settling:
             optimizer: PlanTable.from_plans(plans, constants.num_samples)
             for optimizer, plans in coarse_plans(search, constants, design).items()
         }
-        self._ranked: dict[int, tuple[FloatArray, float]] = {}
+        self._ranked: dict[int, Ranking] = {}
 
     def __call__(self, probes: Sequence[Probe]) -> bool:
-        """Whether the last ``UNCHANGED`` of some probes left the advice as it was."""
-        before = range(len(probes) - UNCHANGED, len(probes))
-        if {probe.recipe.optimizer for probe in probes[: max(before[0], 0)]} < set(self.design.rates):
+        """Whether the last ``UNCHANGED`` probes left the advice as it was; ``probes`` grows from call to call."""
+        optimizers = [probe.recipe.optimizer for probe in probes]
+        if not may_settle(optimizers, self.design.rates):
             return False
-        try:
-            rankings = [self._ranking(probes[:count])[0] for count in before]
-            goal, initial = self._ranking(probes)
-        except (TooFewProbes, ProbesDiverged, ContradictoryProbes):
-            return False
-        return is_settled(goal, rankings, initial)
+        *before, (goal, initial) = (self._ranking(probes[:count]) for count in last_counts(len(probes)))
+        return is_settled(goal, [ranking for ranking, _ in before], initial)
 
-    def _ranking(self, probes: Sequence[Probe]) -> tuple[FloatArray, float]:
-        """Priced goals [plans], infinite where no probe speaks of the optimizer, and x_0's goal."""
+    def _ranking(self, probes: Sequence[Probe]) -> Ranking:
+        """Priced goals [plans], infinite where no probe speaks of an optimizer, and x_0's; ``None`` if nothing fits."""
         if len(probes) not in self._ranked:
-            self._ranked[len(probes)] = self._fitted(probes)
+            try:
+                self._ranked[len(probes)] = self._fitted(probes)
+            except (TooFewProbes, ProbesDiverged, ContradictoryProbes):
+                self._ranked[len(probes)] = None, 0.0
         return self._ranked[len(probes)]
 
     def _fitted(self, probes: Sequence[Probe]) -> tuple[FloatArray, float]:
-        data = ProbeData(
-            constants=self.constants,
-            merges=tuple(merge for probe in probes for merge in probe.merges),
-            traces=tuple(trace for probe in probes for trace in probe.traces),
-        )
         shares = self.goal.shares
-        model = RiskModel(task_weights=shares).fit(data)
+        model = RiskModel(task_weights=shares).fit(ProbeData.of(self.constants, probes))
         goals = []
         for optimizer, table in self.tables.items():
             if family_index(optimizer) not in model.fits_:
@@ -118,11 +115,25 @@ class Settling:
         return np.concatenate(goals), float(self.goal.of_array(model.scales_.initial_risk[None])[0])
 
 
-def is_settled(goal: FloatArray, before: Sequence[FloatArray], initial: float) -> bool:
+def may_settle(optimizers: Sequence[str], wanted: Iterable[str]) -> bool:
+    """Whether every optimizer was probed before the last ``UNCHANGED`` probes.
+
+    >>> may_settle(["adamw", "sgd", "adamw", "sgd"], ["sgd", "adamw"]), may_settle(["adamw", "sgd", "adamw"], ["sgd"])
+    (True, False)
+    """
+    return set(optimizers[:-UNCHANGED]) >= set(wanted)
+
+
+def last_counts(count: int) -> range:
+    """Numbers of probes whose rankings are compared, the present one last."""
+    return range(count - UNCHANGED, count + 1)
+
+
+def is_settled(goal: FloatArray | None, before: Sequence[FloatArray | None], initial: float) -> bool:
     """Whether what was best in each earlier ranking is still all but the best.
 
     Args:
-        goal: [M] priced goals now.
+        goal: [M] priced goals now; ``None`` where the probes could not be fitted, which settles nothing.
         before: earlier rankings of the same plans.
         initial: x_0's goal.
 
@@ -132,6 +143,9 @@ def is_settled(goal: FloatArray, before: Sequence[FloatArray], initial: float) -
     >>> is_settled(now, [np.array([0.7, 0.9, 1.0]), np.array([0.9, 0.8, 0.7])], 1.0)
     False
     """
+    known = [ranking for ranking in before if ranking is not None]
+    if goal is None or len(known) < len(before):
+        return False
     best = float(goal.min())
     allowed = TOLERANCE * max(initial - best, LEAST_GAIN * initial)
-    return all(float(goal[int(np.argmin(ranking))]) - best <= allowed for ranking in before)
+    return all(float(goal[int(np.argmin(ranking))]) - best <= allowed for ranking in known)

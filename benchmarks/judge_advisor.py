@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,11 @@ from advisor.probing import LINEAR_METHOD, MergePoint, Probe, design_probes, mea
 from advisor.risk_fit import over_all
 from advisor.risk_model import ContradictoryProbes, ProbesDiverged, RiskModel, TooFewProbes
 from advisor.searching import caution
-from advisor.settling import UNCHANGED, is_settled
+from advisor.settling import Ranking, is_settled, last_counts, may_settle
 from advisor.status import MIN_GAIN
 from benchmarks.suite_format import Candidates, FloatArray, Suite, candidate_plans, evaluation_units
 from benchmarks.suite_replay import ProbeRequest, Replay, ReplayedProbe, collect, observation, replay_probe
-from estimators.recipe import Recipe
+from estimators.recipe import Optimizer, Recipe
 
 BUDGET_SHARE = 0.25  # of a full fine-tune, everything before advice (the advisor's default)
 REFITS = 5  # rounds of advise, train, refit that a curve shows
@@ -143,21 +143,18 @@ def replay_design(suite: Suite, seed: int, *, share: float = BUDGET_SHARE) -> Re
     probes: list[Probe] = []
     weights = dict.fromkeys(suite.tasks, 1.0)
     spent = evaluation_units(suite, seed, "probe")
-    optimizers = set(design.rates)
-    rankings: list[FloatArray | None] = []
-    while len(done) < MOST_PROBES and design.rates and not _settled(suite, seed, done, optimizers, rankings):
+    wanted, plans = tuple(design.rates), candidate_plans(suite, seed).plans
+    rankings: list[Ranking] = []
+    while len(done) < MOST_PROBES and design.rates and not _settled(rankings, done, wanted):
         open_ones = [probe for probe in probes if probe.recipe.optimizer in design.rates]
         recipe = next_probe(design, open_ones, weights, spent=spent)
         if recipe is None:
             break
         first = all(probe.recipe.optimizer != recipe.optimizer for probe in probes)
         points: list[tuple[MergePoint, float]] = []
-        missing = 0
         while (point := design.next_merge(recipe, points, number=len(done), first=first)) is not None:
             seen = replay_probe(suite, seed, ProbeRequest(recipe=recipe, points=(*(p for p, _ in points), point)))
-            new = len(seen.merges) > len(points) - missing
-            missing += not new
-            points.append((point, measured_gain(seen.merges[-1], weights) if new else -math.inf))
+            points.append((point, -math.inf if point in seen.missing else measured_gain(seen.merges[-1], weights)))
         request = ProbeRequest(recipe=recipe, points=tuple(point for point, _ in points))
         probe = replay_probe(suite, seed, request)
         if any(before.number == probe.number and before.recipe == probe.recipe for before in done):
@@ -168,35 +165,26 @@ def replay_design(suite: Suite, seed: int, *, share: float = BUDGET_SHARE) -> Re
         done.append(probe)
         probes.append(_as_probe(probe, recipe))
         spent += probe.training + probe.evaluation
+        rankings.append(_ranked(suite, seed, done, plans))
     return collect(suite, seed, done)
 
 
-def _settled(
-    suite: Suite,
-    seed: int,
-    done: Sequence[ReplayedProbe],
-    optimizers: set[str],
-    rankings: list[FloatArray | None],
-) -> bool:
-    """``advisor.settling`` on the plans of the grid; ``rankings`` after each number of probes is kept up to date."""
-    if len(rankings) == len(done):
-        return False
-    candidates = candidate_plans(suite, seed)
-    goal = initial = None
+def _ranked(suite: Suite, seed: int, done: Sequence[ReplayedProbe], plans: Sequence[Plan]) -> Ranking:
+    """Priced goals of the grid's plans after some probes, and x_0's goal; none if nothing fits."""
     try:
         model = fit_on_suite(suite, seed, collect(suite, seed, done).data)
-        predicted = predict_goal(model, candidates.plans)
-        goal, initial = predicted.value * predicted.price, float(model.scales_.initial_risk @ model.weights_)
     except (TooFewProbes, ProbesDiverged, ContradictoryProbes):
-        pass
-    rankings.append(goal)
-    before = rankings[-1 - UNCHANGED : -1]
-    if goal is None or initial is None or len(before) < UNCHANGED:
+        return None, 0.0
+    predicted = predict_goal(model, plans)
+    return predicted.value * predicted.price, float(model.scales_.initial_risk @ model.weights_)
+
+
+def _settled(rankings: Sequence[Ranking], done: Sequence[ReplayedProbe], wanted: Collection[Optimizer]) -> bool:
+    """``advisor.settling`` on the plans of the grid, from the rankings after each number of probes."""
+    if not may_settle([probe.recipe.optimizer for probe in done], wanted):
         return False
-    if {probe.recipe.optimizer for probe in done[:-UNCHANGED]} < optimizers:
-        return False
-    known = [ranking for ranking in before if ranking is not None]
-    return len(known) == UNCHANGED and is_settled(goal, known, initial)
+    *before, (goal, initial) = (rankings[count - 1] for count in last_counts(len(done)))
+    return is_settled(goal, [ranking for ranking, _ in before], initial)
 
 
 def _stored_methods(suite: Suite) -> list[str]:

@@ -103,11 +103,7 @@ def collect(suite: Suite, seed: int, probes: Sequence[ReplayedProbe], figure: st
     if not probes:
         raise ValueError("design=[] must hold at least one probe; ask for one")
     constants = suite.constants(seed)
-    data = ProbeData(
-        constants=constants,
-        merges=tuple(merge for probe in probes for merge in probe.merges),
-        traces=tuple(trace for probe in probes for trace in probe.traces),
-    )
+    data = ProbeData.of(constants, probes)
     return Replay(
         data=data,
         probes=tuple(probes),

@@ -93,7 +93,7 @@ def test_cosines_are_those_of_the_gradients(constants: Constants) -> None:
     world = QuadraticWorld.drawn()
     gradients = -world.curvature * world.minima
     unit = gradients / np.linalg.norm(gradients, axis=1, keepdims=True)
-    np.testing.assert_allclose(TaskScales.from_constants(constants).gradient_cosine, unit @ unit.T, atol=0.03)
+    np.testing.assert_allclose(TaskScales.from_constants(constants).gradient_cosine, unit @ unit.T, atol=1e-6)
 
 
 def test_a_gradient_norm_that_noise_hides_is_the_usual_share_of_the_noise(constants: Constants) -> None:

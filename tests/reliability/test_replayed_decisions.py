@@ -82,7 +82,7 @@ def test_probing_that_settled_the_advice_goes_on_only_for_a_project_that_names_a
     events = ws.run.events().records
     assert [event["kind"] for event in events].count("probing_settled") == 1
     told = [event for event in events if event["kind"] == "progress" and event["stage"] == "probes"]
-    assert told[-1]["ended"] == "the last ones did not change the advice"
+    assert told[-1]["ended"] == "the last probes did not change the advice"
     assert told[-1]["probes"] == 3
     # another session is not asked: what was decided stays
     (out / "probe_data.json").unlink()

@@ -40,7 +40,7 @@ audit: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	@$(BIN)/python -m benchmarks.judge --small --out benchmarks/results/judge.json
+	@$(BIN)/python -m benchmarks.judge --out benchmarks/results/judge.json
 
 # verdicts on the theory's claims from the stored tables (docs/claims.md); claims 1, 3 and 5 measured afresh, small
 claims: $(VENV)/.installed

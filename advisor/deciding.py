@@ -16,6 +16,7 @@ from advisor.diverging import DIVERGED_PURPOSE, diverged_experts
 from advisor.experts import expert_seed, load_expert
 from advisor.fitted_model import fit_model
 from advisor.importing import imported_notes
+from advisor.keeping import MEASURED_SCALES, scaled
 from advisor.measuring import methods_of
 from advisor.merged_risks import MergedRisks
 from advisor.narrowing import NothingToSearch, diverged_rates, narrow_search
@@ -32,6 +33,7 @@ from advisor.validity import Situation as FactsOfTraining
 from advisor.validity import broken_assumptions
 from advisor.what_if import WhatIf
 from advisor.workspace import BEFORE_ADVICE, EXPERTS_NAME, RANGE_TEST_NAME, VALIDATION_NAME, Workspace
+from estimators.cost import CostMeter
 from estimators.sampling import stable_seed
 from studies.storage import StudyStorage
 
@@ -62,6 +64,7 @@ def decide(
         WhatIf(model=model, goal=ws.goal),
         situation,
         seed=stable_seed(ws.project.seed, "study") % 2**31,
+        trained=merges,
         storage=study_storage(ws, model),
         progress=lambda done, total, best: ws.progress("advice", done, total, cautious_goal=best),
         stop=lambda: ws.interrupts.reason in ("signal", "stop"),
@@ -152,31 +155,37 @@ def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def measured_merges(ws: Workspace, probes: ProbeData) -> tuple[MergeObservation, ...]:
-    """What a refit may learn from: the advised merge on *validation* data, and advised experts that diverged.
+def measured_merges(ws: Workspace, probes: ProbeData, meter: CostMeter) -> tuple[MergeObservation, ...]:
+    """What a refit may learn from: merges of the advised experts on *validation* data, and experts that diverged.
+
+    The advised coefficients are measured, and some below and above them: the experts are there, so that costs a few
+    evaluations.
 
     Raises:
         ValueError: if nothing was validated and nothing diverged yet.
     """
     found = [_diverged_merge(plan, probes) for _, plan in diverged_experts(ws.run)]
     if ws.run.has(VALIDATION_NAME) and ws.run.has(EXPERTS_NAME):
-        found.append(_validated_merge(ws))
+        found += _validated_merges(ws, meter)
     if not found:
         raise ValueError("refit=True needs a validated merge; run `merge-advisor validate` on this run first")
     return tuple(found)
 
 
-def _validated_merge(ws: Workspace) -> MergeObservation:
+def _validated_merges(ws: Workspace, meter: CostMeter) -> list[MergeObservation]:
     stored = ws.run.read_json(VALIDATION_NAME)
     plan = Plan.from_json(stored["identity"]["plan"])
     validation = Validation.from_json(stored["validation"])
-    risks = MergedRisks(objectives=ws.objectives, splits={name: task.validation for name, task in ws.tasks.items()})
-    observation = risks.measure(plan, {name: load_expert(ws, name) for name in plan.names}, seed=expert_seed(ws))
+    splits = {name: task.validation for name, task in ws.tasks.items()}
+    risks = MergedRisks(objectives=ws.objectives, splits=splits, meter=meter)
+    experts = {name: load_expert(ws, name) for name in plan.names}
+    advised = risks.measure(plan, experts, seed=expert_seed(ws))
     for name, value in validation.validation_risks.items():
-        again = observation.risks[name]
+        again = advised.risks[name]
         if again != value and not abs(again - value) <= 1e-3 * max(value, 1e-3):
             raise ValueError(f"task={name!r}: stored experts give {again:.6f}, not {value:.6f}; validate again")
-    return observation
+    others = [scaled(plan, scale) for scale in MEASURED_SCALES]
+    return [advised, *(risks.measure(other, experts, seed=expert_seed(ws)) for other in others if other != plan)]
 
 
 def _diverged_merge(plan: Plan, probes: ProbeData) -> MergeObservation:

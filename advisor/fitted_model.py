@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advisor.measured_on import MeasuredOn
 from advisor.observations import MergeObservation, ProbeData
 from advisor.risk_model import RiskModel
 from advisor.run_reading import read_value
 from advisor.runs import RunDirectory
+from advisor.workspace import MERGES_NAME
 
 if TYPE_CHECKING:
     from advisor.project import Project
 
 MODEL_NAME = "risk_model.json"
 PROBE_DATA_NAME = "probe_data.json"
-MERGES_NAME = "measured_merges.json"
 
 # What reading a model of another shape can raise; damage is found by checksum before.
 OTHER_SHAPE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
@@ -79,9 +79,9 @@ def stored_merges(run: RunDirectory) -> tuple[MergeObservation, ...]:
     return read_value(run, MERGES_NAME, lambda stored: tuple(map(MergeObservation.from_json, stored["merges"])))
 
 
-def store_merges(run: RunDirectory, merges: Sequence[MergeObservation]) -> None:
-    """Keep what a refit learned from; nothing is kept where it learned nothing."""
+def store_merges(run: RunDirectory, merges: Sequence[MergeObservation], spent: Mapping[str, Any]) -> None:
+    """Keep what refits learned from, and what measuring it cost; nothing is kept where they learned nothing."""
     if merges:
-        run.write_json(MERGES_NAME, {"merges": [merge.to_json() for merge in merges]})
+        run.write_json(MERGES_NAME, {"merges": [merge.to_json() for merge in merges], "spent": dict(spent)})
     else:
         run.discard(MERGES_NAME)

@@ -31,6 +31,7 @@ PROBE_DATA_NAME = "probe_data.json"
 RECOMMENDATION_NAME = "recommendation.json"
 MERGED_NAME = "merged/model.safetensors"
 REPORT_NAME = "report.json"
+REFIT_PURPOSE = "refits"  # measuring merges of trained experts on validation data
 
 
 def advise(source: Project | Path | str, out: Path | str | None = None, **options: object) -> Recommendation:
@@ -110,9 +111,15 @@ def recommend(ws: Workspace, *, refit: bool = False) -> Recommendation:
         probes = probe(ws)
         stored = ws.run.read_json(RECOMMENDATION_NAME) if ws.run.has(RECOMMENDATION_NAME) else None
         if refit or stored is None or is_outdated(stored, asked(ws)):
-            merges = _joined(stored_merges(ws.run), measured_merges(ws, probes) if refit else ())
+            merges = stored_merges(ws.run)
+            with ws.spending(REFIT_PURPOSE) as spending:
+                spending.meter.add_units(REFIT_PURPOSE, ws.costs().get(REFIT_PURPOSE, 0.0))
+                spending.seconds_before = ws.seconds().get(REFIT_PURPOSE, 0.0)
+                if refit:
+                    merges = _joined(merges, measured_merges(ws, probes, spending.meter))
+                spent = spending.spent()
             model, recommendation = decide(ws, probes, merges)
-            store_merges(ws.run, merges)
+            store_merges(ws.run, merges, spent)
             if model is None:
                 ws.run.discard(MODEL_NAME)
             else:

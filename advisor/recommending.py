@@ -14,6 +14,8 @@ import numpy as np
 from advisor.advice import Alternative, Answer, Caveat, Predicted, Recommendation, Status
 from advisor.caveats import find_caveats
 from advisor.goal import interval
+from advisor.keeping import keep_trained
+from advisor.observations import MergeObservation
 from advisor.plan import Plan
 from advisor.plan_columns import parameters_to_plan
 from advisor.reasons import give_reasons
@@ -37,6 +39,7 @@ def recommend_plan(
     situation: Situation,
     *,
     seed: int,
+    trained: Sequence[MergeObservation] = (),
     storage: StudyStorage | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -47,6 +50,8 @@ def recommend_plan(
         ask: the fitted model under the project's goal.
         situation: what the advice starts from.
         seed: seed of the study.
+        trained: merges of trained experts that the model was refitted with: they stay advised where nothing else is
+            worth training (``advisor.keeping``).
         storage: where the study is kept.
         progress: called with (trials done, trials planned, best goal).
         stop: asked between batches of trials.
@@ -75,13 +80,19 @@ def recommend_plan(
         aside = None if storage is None else replace(storage, name=f"{storage.name}-without-limits")
         nearest = parameters_to_plan(error.parameters, names, situation.num_samples)
         return refuse_infeasible(
-            describe_plan(nearest, search(free, None, aside), free, situation), ask.goal, situation
+            describe_plan(nearest, search(free, None, aside), free, situation, best="best without the limits"),
+            ask.goal,
+            situation,
         )
-    return describe_plan(parameters_to_plan(study.parameters, names, situation.num_samples), study, ask, situation)
+    plan = parameters_to_plan(study.parameters, names, situation.num_samples)
+    kept = keep_trained(ask, trained, study.best.goal)
+    return describe_plan(kept or plan, study, ask, situation)
 
 
-def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation) -> Recommendation:
-    """Everything about a plan: the best of the study, or another one, which then lists the best as an alternative."""
+def describe_plan(
+    plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation, *, best: str = "best of the search"
+) -> Recommendation:
+    """Everything about a plan: the best of the study, or another one that lists it as the alternative ``best``."""
     is_best = plan == parameters_to_plan(study.parameters, ask.model.scales_.names, situation.num_samples)
     prediction = ask.predict([plan])
     goal, gain = ask.goals([plan])[0], ask.gain(plan)
@@ -137,7 +148,9 @@ def describe_plan(plan: Plan, study: StudyResult, ask: WhatIf, situation: Situat
             other_optimizers={name: ask.goals([best])[0] for name, best in other_optimizers.items()},
         ),
         caveats=caveats,
-        alternatives=find_alternatives(plan, study, ask, situation, is_best=is_best, other_optimizers=other_optimizers),
+        alternatives=find_alternatives(
+            plan, study, ask, situation, best=None if is_best else best, other_optimizers=other_optimizers
+        ),
         pareto=find_front(study, ask, situation, names),
         extrapolation=extrapolation,
         cost=dict(situation.cost),
@@ -205,17 +218,18 @@ def find_alternatives(
     ask: WhatIf,
     situation: Situation,
     *,
-    is_best: bool,
+    best: str | None,
     other_optimizers: Mapping[str, Plan],
 ) -> tuple[Alternative, ...]:
     """The cheapest near-optimal plan, the best with each other optimizer, the simple average of the advised experts.
 
-    A plan that is not the study's best was taken for its limits: then the best without them comes first.
+    A plan that is not the study's best was taken for its limits, or because its experts are trained: then the study's
+    best comes first, labelled ``best``.
     """
     names = plan.names
     cheapest = parameters_to_plan(study.cheapest.parameters, names, situation.num_samples)
-    best = parameters_to_plan(study.parameters, names, situation.num_samples)
-    listed = [] if is_best else [("best without the limits", best)]
+    found = parameters_to_plan(study.parameters, names, situation.num_samples)
+    listed = [] if best is None else [(best, found)]
     listed.append(("cheapest near-optimal", cheapest))
     listed += [(f"best with {name}", other) for name, other in other_optimizers.items()]
     listed.append(("simple average of the advised experts", with_coefficients(plan, 1.0 / len(names))))

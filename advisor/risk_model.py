@@ -39,7 +39,7 @@ from estimators.recipe import Optimizer, Recipe
 
 __all__ = ["ContradictoryProbes", "ProbesDiverged", "RiskModel", "RiskPrediction", "TooFewProbes"]
 
-MODEL_VERSION = 5
+MODEL_VERSION = 6
 INITIAL = ("initial_risk", "initial_spread", "initial_samples")
 NUM_DRAWS = 32  # posterior draws behind an interval
 DRAWN_CELLS = 20_000  # risks evaluated at once when drawing

@@ -38,7 +38,8 @@ PROBES_NAME = "probes.jsonl"
 EXPERTS_NAME = "experts.json"
 VALIDATION_NAME = "validation.json"
 DIVERGED_NAME = "diverged_experts.json"
-COSTED = (HEADS_NAME, CONSTANTS_NAME, RANGE_TEST_NAME, DIVERGED_NAME, EXPERTS_NAME, VALIDATION_NAME)
+MERGES_NAME = "measured_merges.json"
+COSTED = (HEADS_NAME, CONSTANTS_NAME, RANGE_TEST_NAME, DIVERGED_NAME, EXPERTS_NAME, VALIDATION_NAME, MERGES_NAME)
 STEPLESS = ("heads", "constants", "range test")  # work of seconds without a question between its steps
 BEFORE_ADVICE = ("heads", "constants", "range test", "probes")
 
@@ -188,7 +189,7 @@ class Workspace:
         found: dict[str, dict[str, float]] = {}
         for name in COSTED:
             if self.run.has(name):
-                for purpose, cell in self.run.read_json(name)["spent"].items():
+                for purpose, cell in self.run.read_json(name).get("spent", {}).items():  # older refits kept none
                     found[purpose] = cell
         records = self.run.read_log(PROBES_NAME).records if self.run.path_of(PROBES_NAME).exists() else ()
         for record in sorted(records, key=lambda record: record.get("number", 0)):  # sums in one order, to the last bit

@@ -40,6 +40,10 @@ VIEWS: dict[str, Callable[[Pixels], Pixels]] = {
     "rotated-striped": lambda p: np.where(np.indices(p.shape)[0] % 3 == 0, np.uint8(160), np.rot90(p)),
     "upside-down-striped": lambda p: np.where(np.indices(p.shape)[0] % 3 == 0, np.uint8(160), p[::-1]),
     "sideways": lambda p: np.rot90(p, 3),
+    "quartered": lambda p: np.roll(p, (p.shape[0] // 2, p.shape[1] // 2), axis=(0, 1)),
+    "negative-transposed": lambda p: 255 - p.T,
+    "barred": lambda p: np.where(np.indices(p.shape)[1] % 4 == 0, np.uint8(200), p[::-1, ::-1]),
+    "coarse": lambda p: np.repeat(np.repeat(p[::3, ::3], 3, axis=0), 3, axis=1)[: p.shape[0], : p.shape[1]],
 }
 ALL = tuple(range(10))
 TOPS = (0, 2, 3, 4, 6)  # T-shirt, pullover, dress, coat, shirt
@@ -90,6 +94,11 @@ IMAGE_TASKS = {
     "fashion-flipped-striped": ImageTask(source="fashion", view="upside-down-striped", first=12_000, count=4000),
     "fashion-sideways-0": ImageTask(source="fashion", view="sideways", first=53_500, count=3250),
     "fashion-sideways-1": ImageTask(source="fashion", view="sideways", first=56_750, count=3250),
+    # for development: tasks with nothing in common; no image is in a task above
+    "fashion-quartered": ImageTask(source="fashion", view="quartered", first=16_000, count=1000),
+    "fashion-negative-transposed": ImageTask(source="fashion", view="negative-transposed", first=17_000, count=1000),
+    "fashion-barred": ImageTask(source="fashion", view="barred", first=18_000, count=1000),
+    "fashion-coarse": ImageTask(source="fashion", view="coarse", first=19_000, count=1000),
 }
 
 

@@ -5,7 +5,9 @@ r"""The advisor under judgement: probes chosen by its own design and replayed, i
     fit         ``advisor.risk_model.RiskModel``
     advice      the candidate of the grid with the lowest predicted goal, ranked with the advisor's own prices
                 (``advisor.searching.caution``); refused where the predicted gain over x_0 is below its ``MIN_GAIN``
-    refit       the advised recipe is trained, its merges are measured on validation data, the model is fitted again
+    refit       the advised recipe is trained, its merges at half to twice the advised coefficients are measured on
+                validation data, the model is fitted again; the trained experts stay advised unless others are worth
+                training (``advisor.keeping``).  Then what looks best among the rest is trained, and so on
 
 Every step is counted: heads, constants, probes, merged evaluations, trained recipes.
 """
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.keeping import MEASURED_SCALES, TRIED_SCALES, WORTH_TRAINING
 from advisor.measured_on import MeasuredOn
 from advisor.observations import ProbeData
 from advisor.plan import Plan, PlanTable
@@ -228,22 +231,38 @@ def advisor_curve(
     candidates, data = advice.candidates, advice.replay.data
     cost, choice = advice.replay.units, advice.choice
     points = [_point(candidates, cost, choice, trained=False)]
-    measured = np.zeros(len(candidates), dtype=bool)
-    goal, price = advice.goal, advice.price
+    trained = np.zeros(len(candidates), dtype=bool)
+    ranked = advice.goal * advice.price
     for _ in range(REFITS):
-        wanted = int(np.argmin(goal * price)) if choice is None else choice
-        rows = _same_run(suite, candidates, wanted) & ~measured
-        if not rows.any():
+        wanted = (
+            choice if choice is not None and not trained[choice] else int(np.argmin(np.where(trained, np.inf, ranked)))
+        )
+        if not np.isfinite(ranked[wanted]) or trained[wanted]:
             break
+        rows = _same_experts(suite, candidates, wanted, MEASURED_SCALES)
         cost += float(candidates.training_cost[wanted]) + int(rows.sum()) * evaluation_units(suite, seed)
-        measured |= rows
+        trained |= _same_experts(suite, candidates, wanted, TRIED_SCALES)
         data = _with_rows(suite, data, candidates.rows[rows])
-        predicted = predict_goal(fit_on_suite(suite, seed, data), candidates.plans)
-        goal = np.where(measured, candidates.validation, predicted.value)
-        price = np.where(measured, 1.0, predicted.price)
-        choice = choose(goal, price, suite.initial(seed, "validation").mean())
-        points.append(_point(candidates, cost, choice, trained=choice is not None and bool(measured[choice])))
+        model = fit_on_suite(suite, seed, data)
+        predicted, initial = predict_goal(model, candidates.plans), float(model.scales_.initial_risk @ model.weights_)
+        ranked = predicted.value * predicted.price
+        choice = keep_or_train(predicted.value, ranked, trained, initial)
+        points.append(_point(candidates, cost, choice, trained=choice is not None and bool(trained[choice])))
     return points
+
+
+def keep_or_train(goal: FloatArray, ranked: FloatArray, trained: NDArray[np.bool_], initial: float) -> int | None:
+    """What a refit advises (``advisor.keeping``): the best trained plan unless another is worth training, or nothing.
+
+    Args:
+        goal: [C] predicted goals.
+        ranked: [C] the same with the price of caution.
+        trained: [C] plans whose experts are there.
+        initial: goal risk of x_0.
+    """
+    kept, best = int(np.argmin(np.where(trained, ranked, np.inf))), int(np.argmin(ranked))
+    advised = kept if ranked[kept] - ranked[best] <= WORTH_TRAINING * initial else best
+    return advised if initial - goal[advised] > MIN_GAIN * initial else None
 
 
 def _point(candidates: Candidates, cost: float, choice: int | None, *, trained: bool) -> CurvePoint:
@@ -251,11 +270,15 @@ def _point(candidates: Candidates, cost: float, choice: int | None, *, trained: 
     return CurvePoint(cost=cost, choice=choice, training=training, trained=trained)
 
 
-def _same_run(suite: Suite, candidates: Candidates, choice: int) -> NDArray[np.bool_]:
-    """Candidates that the trained runs of one candidate give: same runs, checkpoints up to its own, any coefficient."""
-    wanted = suite.groups[int(suite.group[candidates.rows[choice]])]
-    groups = [suite.groups[int(suite.group[row])] for row in candidates.rows]
-    return np.array([g.recipes == wanted.recipes and max(g.steps) <= max(wanted.steps) for g in groups])
+def _same_experts(suite: Suite, candidates: Candidates, choice: int, scales: Sequence[float]) -> NDArray[np.bool_]:
+    """Candidates that merge the same experts by the same method, at coefficients within the range of ``scales``."""
+    plan = candidates.plans[choice]
+    found = np.zeros(len(candidates), dtype=bool)
+    for position, other in enumerate(candidates.plans):
+        if other.recipes == plan.recipes and other.method == plan.method:
+            ratios = [other.coefficients[name] / value for name, value in plan.coefficients.items() if value > 0]
+            found[position] = min(scales) <= min(ratios) and max(ratios) <= max(scales)
+    return found
 
 
 def _with_rows(suite: Suite, data: ProbeData, rows: Sequence[Any] | NDArray[np.int64]) -> ProbeData:

@@ -79,12 +79,12 @@ def test_a_damaged_model_is_fitted_again_and_said(run, model):
 def test_merges_that_a_refit_learned_from_are_learned_from_again(run, model):
     long = Plan.uniform(WORLD.names, Recipe(learning_rate=0.01, batch_size=8, steps=200), 0.5)
     merges = (WORLD.observe(long, seed=3),)
-    store_merges(run, merges)
+    store_merges(run, merges, {"refits": {"units": 5.0, "seconds": 1.0}})
     assert stored_merges(run) == merges
     run.discard("risk_model.json")
     expected = RiskModel(task_weights={"low": 0.75, "high": 0.25}, seed=5).fit(WORLD.probes().with_merges(merges))
     assert load_fitted(run, PROJECT).model.to_json() == expected.to_json() != model.to_json()
-    store_merges(run, ())
+    store_merges(run, (), {})
     assert not run.has(MERGES_NAME)
 
 

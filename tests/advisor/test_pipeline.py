@@ -8,7 +8,9 @@ import safetensors.torch
 import torch
 
 from advisor import pipeline
+from advisor.fitted_model import stored_merges
 from advisor.interrupts import RunInterrupted
+from advisor.keeping import MEASURED_SCALES
 from advisor.report import check_report
 from advisor.runs import RunDirectory
 from advisor.workspace import CostLimitReached, Workspace, open_workspace
@@ -134,6 +136,12 @@ def test_a_refit_uses_validation_figures_and_changes_the_model(finished, folder)
         again = pipeline.refit(finished)
         assert again.goal.value > 0
         assert finished.run.read_json("risk_model.json") != before
+        merges, advised = stored_merges(finished.run), json.loads(advice)["plan"]
+        ratios = sorted(merge.plan.coefficients["low"] / advised["coefficients"]["low"] for merge in merges)
+        assert ratios == pytest.approx(MEASURED_SCALES)
+        assert all(merge.plan.to_json()["recipes"] == advised["recipes"] for merge in merges)
+        samples = sum(len(task.validation) for task in finished.tasks.values())
+        assert finished.costs()["refits"] == pytest.approx((1 + len(MEASURED_SCALES)) * samples / 3)  # x_0, five merges
         opened = (finished.run.path / "test_openings.jsonl").read_text().splitlines()
         assert len(opened) == 2  # a refit never opens test data
     finally:

@@ -9,8 +9,7 @@ c_ij the cosine of the experts' drifts, and lambda_i the coefficients:
     noise           N = k_j sum_i lambda_i^2 E_i (32/b_i)^n heal_i fill_ij + h1_j/2 sum_i lambda_i^2 v_i
     collapse        X = x_j sum_i lambda_i^2 B_i (1 + K_i/(10 (1 + B_i)))^-p_x
     generalisation  Y = y_j lambda_j (sigma_j^2/n_j) log(1 + w T_j)/w
-    a_i = (1 + sigma_i^2/(n_i G_i^2) log(1 + K_i b_i/n_i))^-1/2                signal in the drift: samples come again,
-          times (1 + u_i)^-1/4 with AdamW                                    and a long way is no straight one
+    a_i = (1 + sigma_i^2/(n_i G_i^2) log(1 + K_i b_i/n_i))^-1/2                signal in the drift: samples come again
     heal_i = (1 + T_i/t)^-p                                                  sharp directions flatten
     fill_ij = cool_ij (1 - 1/(1 + 2 s_j T_i))                1 at a constant rate, ``cooling`` where it falls to 0
     B_i = calm_i softplus(e_i L (1 + z/b_i) d/2 - 1)^2       1 at a constant rate, ``CALMED`` where it falls to 0
@@ -60,7 +59,7 @@ class ParameterPrior:
 # Chosen on predictions of long runs from probes, development data only (``docs/risk-model-log.md``).
 PRIORS: dict[str, ParameterPrior] = {
     "gain": ParameterPrior(mean=(0.49, 1.04), width=0.35, task_width=0.3),
-    "slope": ParameterPrior(mean=(-0.3, -0.4), width=0.3, task_width=0.3),
+    "slope": ParameterPrior(mean=(-0.3, -0.57), width=0.3, task_width=0.3),
     "tail": ParameterPrior(mean=(0.19, 0.02), width=0.35, task_width=0.0),
     "help": ParameterPrior(mean=(0.63, 0.86), width=0.74, task_width=0.3),
     "drift_curvature": ParameterPrior(mean=(-2.64, -1.96), width=0.48, task_width=0.4),
@@ -84,7 +83,7 @@ KINDS = tuple(PRIORS)
 PLAIN = ("gain", "noise_batch")  # not logarithms
 # kind -> for each family, powers of (pace, sharpness / 100, G) that it is measured in; the first two are 1 loss/|x|^2
 # on the exploration tables.  What SGD does scales with the loss's own units.  AdamW's steps have a length of their own:
-# over fourteen problems with G of 0.5-5 and paces of 0.3-43, its harm and help went with the roots written here.
+# over twelve suites with G of 0.5-5 and paces of 0.3-43, its harm and help went with the roots written here.
 UNITS = {
     "slope": ((0, 0, 0), (0, 0, -0.7)),
     "drift_curvature": ((1, 0, 0), (0.5, 0, 0)),
@@ -152,7 +151,7 @@ def task_risk(
     parts = {name: np.zeros(shape) for name in ("interference", "noise", "collapse", "generalisation")}
     cosines = np.broadcast_to(cosines, (len(FAMILIES), *cosines.shape[-2:]))
     off = cosines - np.eye(cosines.shape[-1])
-    signal = moves.drift * signal_share(moves.exposure, scales) * straightness(moves)
+    signal = moves.drift * signal_share(moves.exposure, scales)
     others = np.zeros(shape)
     natural: dict[int, dict[str, FloatArray]] = {}
     for family, values in parameters.items():
@@ -195,15 +194,6 @@ def signal_share(exposure: Exposure, scales: TaskScales) -> FloatArray:
     error = scales.gradient_variance / (exposure.num_samples * scales.gradient_norm**2)
     epochs = exposure.steps * exposure.batch_size / exposure.num_samples
     return np.asarray(1 / np.sqrt(1 + error * np.log1p(epochs)))
-
-
-def straightness(moves: Moves) -> FloatArray:
-    """Share [M, N] in (0, 1] of an AdamW expert's drift that still follows the gradient at x_0: (1 + u)^-1/4.
-
-    Measured on fourteen development problems: from ||tau|| = 0.1 to 3 the first gain of a merge for each unit of
-    displacement falls by a factor of 2 to 4, whether rate or steps made the way long.  SGD's drift is a logarithm.
-    """
-    return np.where(moves.exposure.family == FAMILIES.index("adaptive"), (1 + moves.drift) ** -0.25, 1.0)
 
 
 def _judges(moves: Moves) -> IntArray:

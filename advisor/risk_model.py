@@ -150,7 +150,7 @@ class RiskModel:
             relative_high=relative_high,
             terms=terms,
             extrapolation=extrapolation,
-            untried=distance_beyond(exposure, self.reach_, CHOSEN_KNOBS),
+            untried=np.stack([distance_beyond(exposure, self.reach_, [knob]) for knob in CHOSEN_KNOBS], 1),
             initial_risk=self.scales_.initial_risk,
             floor=self._floor(),
             level=self.level,

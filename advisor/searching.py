@@ -10,8 +10,8 @@ goal,
 
 with chi^2 = sum_i (w_i - p_i)^2 / p_i, w_i = T_i/T the experts' shares of progress and p_i the goal weights
 (``docs/theory.md`` section 1; here relative to p, so that an expert left out costs a finite price), and u, v the
-distances beyond the probed rates and batch sizes in log units.  Steps beyond the probes cost nothing: predicting longer runs is
-what the model is for.  What is reported is the prediction itself.
+distances beyond the probed rates and batch sizes in log units.  Steps beyond the probes cost nothing: predicting
+longer runs is what the model is for.  What is reported is the prediction itself.
 """
 
 from __future__ import annotations

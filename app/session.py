@@ -16,13 +16,14 @@ import streamlit as st
 
 from advisor.advice import Recommendation, Validation
 from advisor.exploring import Explorer
-from advisor.fitted_model import MERGES_NAME, MODEL_NAME, PROBE_DATA_NAME, load_fitted
+from advisor.fitted_model import MODEL_NAME, PROBE_DATA_NAME, load_fitted
 from advisor.goal import Goal
 from advisor.observations import MergeObservation
 from advisor.project import Project, load_project
 from advisor.risk_model import ProbesDiverged, TooFewProbes
 from advisor.run_ids import is_run_id
 from advisor.runs import NotARun, RunDirectory, is_run
+from advisor.workspace import MERGES_NAME
 
 ENTRY = "main.py"
 ROOT_KEY, RUN_KEY = "root", "run"

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from advisor.fitted_model import MERGES_NAME, load_fitted, store_merges, stored_merges
+from advisor.fitted_model import load_fitted, store_merges, stored_merges
 from advisor.measured_on import MeasuredOn
 from advisor.plan import Plan
 from advisor.project import Project
 from advisor.risk_model import RiskModel
 from advisor.runs import ArtefactMissing, RunDirectory
+from advisor.workspace import MERGES_NAME
 from estimators.recipe import Recipe
 from estimators.stored_tasks import write_records
 from tests.advisor.quadratic_merges import QuadraticWorld

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from advisor.advice import Caveat
 from advisor.observations import MergeObservation
 from advisor.plan import Plan, PlanTable
 from advisor.searching import cautious_risk
@@ -19,6 +20,11 @@ from advisor.what_if import WhatIf, with_coefficients
 
 MEASURED_SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)  # of the advised coefficients, measured on validation data before a refit
 WORTH_TRAINING = 0.02  # share of x_0's goal risk
+KEPT = Caveat(
+    name="experts_kept",
+    text="The experts that were trained stay, with the coefficients that the refitted model finds best for them: no other "
+    f"plan is predicted to be better by more than {WORTH_TRAINING:.0%} of the pretrained model's risk.",
+)
 TRIED_SCALES = tuple(float(scale) for scale in np.geomspace(0.4, 2.5, 23))  # of measured coefficients; 1 among them
 
 

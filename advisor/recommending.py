@@ -14,7 +14,7 @@ import numpy as np
 from advisor.advice import Alternative, Answer, Caveat, Predicted, Recommendation, Status
 from advisor.caveats import find_caveats
 from advisor.goal import interval
-from advisor.keeping import keep_trained
+from advisor.keeping import KEPT, keep_trained
 from advisor.observations import MergeObservation
 from advisor.plan import Plan
 from advisor.plan_columns import parameters_to_plan
@@ -86,6 +86,8 @@ def recommend_plan(
         )
     plan = parameters_to_plan(study.parameters, names, situation.num_samples)
     kept = keep_trained(ask, trained, study.best.goal)
+    if kept is not None:
+        situation = replace(situation, left_out=(*situation.left_out, KEPT))
     return describe_plan(kept or plan, study, ask, situation)
 
 
@@ -182,7 +184,8 @@ def say(
         return f"Don't merge: the best plan found is predicted at {risk}."
     warned = [caveat.name.replace("_", " ") for caveat in caveats if caveat.weight == "warning"]
     doubt = f", with caution ({', '.join(dict.fromkeys(warned))})" if status == "caution" and warned else ""
-    return f"Train every expert with {what} and merge{doubt}: predicted risk {risk}."
+    train = f"Keep the experts trained with {what}" if KEPT in caveats else f"Train every expert with {what}"
+    return f"{train} and merge{doubt}: predicted risk {risk}."
 
 
 def stability_edges(model: RiskModel, plan: Plan) -> dict[str, Predicted]:

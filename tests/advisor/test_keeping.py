@@ -59,6 +59,8 @@ def test_rounds_of_training_and_refitting_end_in_experts_that_are_kept_and_no_wo
         merges += measured(world, advice.plan)
         advice = recommend_plan(refitted(world, merges), situation(world), seed=0, trained=merges)
     assert goal(world.observe(advice.plan)) <= 1.005 * first
+    assert advice.sentence.startswith("Keep the experts trained with ")
+    assert "experts_kept" in [caveat.name for caveat in advice.caveats]
     best = next(other for other in advice.alternatives if other.label == "best of the search")
     assert advice.goal.value - best.goal.value <= WORTH_TRAINING * advice.initial_goal + 1e-9
 
@@ -69,6 +71,8 @@ def test_experts_that_hardly_learned_are_not_kept():
     merges = measured(world, weak)
     advice = recommend_plan(refitted(world, merges), situation(world), seed=0, trained=merges)
     assert advice.plan.recipes != weak.recipes
+    assert advice.sentence.startswith("Train every expert with ")
+    assert "experts_kept" not in [caveat.name for caveat in advice.caveats]
     assert "best of the search" not in [other.label for other in advice.alternatives]
 
 

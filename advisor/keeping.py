@@ -22,8 +22,8 @@ MEASURED_SCALES = (0.5, 0.7, 1.0, 1.4, 2.0)  # of the advised coefficients, meas
 WORTH_TRAINING = 0.02  # share of x_0's goal risk
 KEPT = Caveat(
     name="experts_kept",
-    text="The experts that were trained stay, with the coefficients that the refitted model finds best for them: no other "
-    f"plan is predicted to be better by more than {WORTH_TRAINING:.0%} of the pretrained model's risk.",
+    text="The experts that were trained stay, with the coefficients that the refitted model finds best for them: no "
+    f"other plan is predicted to be better by more than {WORTH_TRAINING:.0%} of the pretrained model's risk.",
 )
 TRIED_SCALES = tuple(float(scale) for scale in np.geomspace(0.4, 2.5, 23))  # of measured coefficients; 1 among them
 

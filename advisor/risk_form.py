@@ -59,12 +59,12 @@ class ParameterPrior:
 # Chosen on predictions of long runs from probes, development data only (``docs/risk-model-log.md``).
 PRIORS: dict[str, ParameterPrior] = {
     "gain": ParameterPrior(mean=(0.49, 1.04), width=0.35, task_width=0.3),
-    "slope": ParameterPrior(mean=(-0.3, -0.57), width=0.3, task_width=0.3),
+    "slope": ParameterPrior(mean=(-0.3, -1.12), width=0.3, task_width=0.3),
     "tail": ParameterPrior(mean=(0.19, 0.02), width=0.35, task_width=0.0),
     "help": ParameterPrior(mean=(0.63, 0.86), width=0.74, task_width=0.3),
-    "drift_curvature": ParameterPrior(mean=(-2.64, -1.96), width=0.48, task_width=0.4),
+    "drift_curvature": ParameterPrior(mean=(-2.64, -2.86), width=0.48, task_width=0.4),
     "bending": ParameterPrior(mean=(-1.37, -1.45), width=0.51, task_width=0.0),
-    "bending_time": ParameterPrior(mean=(-0.35, -1.23), width=0.63, task_width=0.0),
+    "bending_time": ParameterPrior(mean=(-0.35, -0.33), width=0.63, task_width=0.0),
     "walk_curvature": ParameterPrior(mean=(-6.08, -6.29), width=1.38, task_width=0.5),
     "noise": ParameterPrior(mean=(-0.93, -1.43), width=0.76, task_width=0.4),
     "noise_rate": ParameterPrior(mean=(2.01, 1.32), width=0.98, task_width=0.4),
@@ -73,7 +73,7 @@ PRIORS: dict[str, ParameterPrior] = {
     "healing": ParameterPrior(mean=(-0.3, -0.47), width=0.26, task_width=0.0),
     "healing_time": ParameterPrior(mean=(1.24, 1.55), width=0.47, task_width=0.0),
     "collapse": ParameterPrior(mean=(-1.31, -0.9), width=0.69, task_width=0.3),
-    "edge": ParameterPrior(mean=(-1.25, -2.94), width=0.6, task_width=0.0),
+    "edge": ParameterPrior(mean=(-1.25, -1.13), width=0.98, task_width=0.0),
     "sample_edge": ParameterPrior(mean=(1.68, 2.66), width=0.47, task_width=0.0),
     "collapse_healing": ParameterPrior(mean=(-1.22, -0.99), width=0.38, task_width=0.0),
     "overfitting": ParameterPrior(mean=(-3.08, -2.38), width=1.22, task_width=0.3),
@@ -81,19 +81,15 @@ PRIORS: dict[str, ParameterPrior] = {
 }
 KINDS = tuple(PRIORS)
 PLAIN = ("gain", "noise_batch")  # not logarithms
-# kind -> for each family, powers of (pace, sharpness / 100, G) that it is measured in; the first two are 1 loss/|x|^2
-# on the exploration tables.  What SGD does scales with the loss's own units.  AdamW's steps have a length of their own:
-# over twelve suites with G of 0.5-5 and paces of 0.3-43, its harm and help went with the roots written here.
+# kind -> power of (pace, sharpness / 100) that it is measured in; both are 1 loss/|x|^2 on the exploration tables.
 UNITS = {
-    "slope": ((0, 0, 0), (0, 0, -0.7)),
-    "drift_curvature": ((1, 0, 0), (0.5, 0, 0)),
-    "bending_time": ((-1, 0, 0), (-0.5, 0, 0)),
-    "overfitting_rate": ((1, 0, 0), (1, 0, 0)),
-    "walk_curvature": ((0, 1, 0), (0, 1, 0)),
-    "noise_rate": ((0, 1, 0), (0, 1, 0)),
-    "healing_time": ((0, -1, 0), (0, -1, 0)),
+    "drift_curvature": (1, 0),
+    "bending_time": (-1, 0),
+    "overfitting_rate": (1, 0),
+    "walk_curvature": (0, 1),
+    "noise_rate": (0, 1),
+    "healing_time": (0, -1),
 }
-PLAIN_UNIT = ((0, 0, 0), (0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +153,7 @@ def task_risk(
     for family, values in parameters.items():
         mask = moves.exposure.family == family
         if mask.any():
-            p = natural[family] = natural_parameters(values, scales, family)
+            p = natural[family] = natural_parameters(values, scales)
             others += p["help"] * (np.where(mask, moves.linear * signal, 0.0) @ off[family])
     judges = _judges(moves)
     for family, p in natural.items():
@@ -203,12 +199,12 @@ def _judges(moves: Moves) -> IntArray:
     return np.where(moves.linear > 0, family, np.take_along_axis(family, leader[:, None], axis=1))
 
 
-def natural_parameters(values: FloatArray, scales: TaskScales, family: int) -> dict[str, FloatArray]:
-    """Transformed parameters [kinds, ..., N] of a family -> kind -> values in their own units [..., N]."""
+def natural_parameters(values: FloatArray, scales: TaskScales) -> dict[str, FloatArray]:
+    """Transformed parameters [kinds, ..., N] -> kind -> values in their own units [..., N]."""
     out = {}
     for kind, value in zip(KINDS, values, strict=True):
-        pace, sharpness, gradient = UNITS.get(kind, PLAIN_UNIT)[family]
-        unit = scales.pace**pace * (scales.sharpness / 100) ** sharpness * scales.gradient_norm**gradient
+        pace, sharpness = UNITS.get(kind, (0, 0))
+        unit = scales.pace**pace * (scales.sharpness / 100) ** sharpness
         out[kind] = value if kind in PLAIN else np.exp(value) * unit
     return out
 

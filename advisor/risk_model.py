@@ -39,7 +39,7 @@ from estimators.recipe import Optimizer, Recipe
 
 __all__ = ["ContradictoryProbes", "ProbesDiverged", "RiskModel", "RiskPrediction", "TooFewProbes"]
 
-MODEL_VERSION = 6
+MODEL_VERSION = 5
 INITIAL = ("initial_risk", "initial_spread", "initial_samples")
 NUM_DRAWS = 32  # posterior draws behind an interval
 DRAWN_CELLS = 20_000  # risks evaluated at once when drawing
@@ -150,7 +150,7 @@ class RiskModel:
             relative_high=relative_high,
             terms=terms,
             extrapolation=extrapolation,
-            untried=np.stack([distance_beyond(exposure, self.reach_, [knob]) for knob in CHOSEN_KNOBS], 1),
+            untried=distance_beyond(exposure, self.reach_, CHOSEN_KNOBS),
             initial_risk=self.scales_.initial_risk,
             floor=self._floor(),
             level=self.level,

@@ -43,7 +43,7 @@ class RiskPrediction:
         relative_high: [M] upper end.
         terms: name -> [M, N]; initial risk + the sum of terms = ``task_risk``.
         extrapolation: [M] how far a plan lies beyond the probes, in log units (0: inside).
-        untried: [M, 2] the parts of it that are in effective rate and in batch size (``CHOSEN_KNOBS``).
+        untried: [M] the part of it that is in effective rate and batch size.
         initial_risk: [N].
         floor: [N] lowest risk that merging can reach according to the fit.
         level: nominal coverage of the intervals.

@@ -6,12 +6,12 @@ A search over many plans finds those that the model is most wrong about, in the 
 unequal coefficients, other merge methods, rates and batch sizes that no probe had.  So plans are ranked by a cautious
 goal,
 
-    goal (1 + SPREAD_PRICE chi^2 + METHOD_PRICE [method is not the linear merge] + RATE_PRICE u^2 + BATCH_PRICE v)
+    goal (1 + SPREAD_PRICE chi^2 + METHOD_PRICE [method is not the linear merge] + UNTRIED_PRICE u)
 
 with chi^2 = sum_i (w_i - p_i)^2 / p_i, w_i = T_i/T the experts' shares of progress and p_i the goal weights
-(``docs/theory.md`` section 1; here relative to p, so that an expert left out costs a finite price), and u, v the
-distances beyond the probed rates and batch sizes in log units.  Steps beyond the probes cost nothing: predicting
-longer runs is what the model is for.  What is reported is the prediction itself.
+(``docs/theory.md`` section 1; here relative to p, so that an expert left out costs a finite price), and u the distance
+beyond the probed rates and batch sizes in log units.  Steps beyond the probes cost nothing: predicting longer runs is
+what the model is for.  What is reported is the prediction itself.
 """
 
 from __future__ import annotations
@@ -37,12 +37,9 @@ Columns = Mapping[str, NDArray[Any]]
 # at the best shared coefficient, with unequal coefficients and TIES chosen on the strength of two short measurements.
 SPREAD_PRICE = 0.25
 METHOD_PRICE = 0.3
-# Twelve development suites: half a per cent for a rate three times beyond the probes, 2 % for ten times.  While the
-# model saw an edge where AdamW has none, 10 % a log unit had been best: it kept the advice at the probed rates.
-RATE_PRICE = 0.004
-# Development problems: from 8 to 32 samples a step without a probe at 32, predictions were 0.1 too low in log risk.  At
-# the price of rates two of twenty demo runs took an untried 16 and lost against x_0 or a default.
-BATCH_PRICE = 0.1
+# Development problems: from 8 to 32 samples a step without a probe at 32, predictions were 0.1 too low in log risk.  A
+# lower price was tried and lost up to a third of x_0's risk in live runs (``docs/risk-model-log.md``, eighth session).
+UNTRIED_PRICE = 0.1
 
 
 def search_space(
@@ -104,7 +101,7 @@ def caution(table: PlanTable, goal_shares: FloatArray, untried: FloatArray) -> F
     Args:
         table: M plans.
         goal_shares: p_i [N]; a task with weight 0 has no price.
-        untried: [M, 2] distances beyond the probed rates and batch sizes, log units.
+        untried: [M] distance beyond the probed rates and batch sizes, log units.
     """
     progress = table.coefficients * table.learning_rate * table.step_mass()
     total = progress.sum(axis=1, keepdims=True)
@@ -112,8 +109,7 @@ def caution(table: PlanTable, goal_shares: FloatArray, untried: FloatArray) -> F
     weighted = goal_shares > 0
     spread = ((shares - goal_shares)[:, weighted] ** 2 / goal_shares[weighted]).sum(axis=1)
     other = np.array([method != LINEAR_METHOD for method in table.method], dtype=np.float64)
-    beyond = RATE_PRICE * untried[:, 0] ** 2 + BATCH_PRICE * untried[:, 1]
-    return np.asarray(SPREAD_PRICE * spread + METHOD_PRICE * other + beyond)
+    return np.asarray(SPREAD_PRICE * spread + METHOD_PRICE * other + UNTRIED_PRICE * untried)
 
 
 def training_cost_of(names: tuple[str, ...], num_samples: Mapping[str, int]) -> Callable[[Columns], FloatArray]:

@@ -99,7 +99,7 @@ def test_agreeing_tasks_help_and_opposed_tasks_hurt() -> None:
 
 
 def test_the_edge_is_two_over_the_curvature_of_the_batch() -> None:
-    p = natural_parameters(unpack(ZERO, 0), SCALES, 0)
+    p = natural_parameters(unpack(ZERO, 0), SCALES)
     curvature = SCALES.curvature[0] * (1 + p["sample_edge"][0] / 16) * p["edge"][0]
     exposure = moves_of(plan(learning_rate=float(20 / curvature)), plan(learning_rate=float(0.2 / curvature))).exposure
     far, near = edge_excess(p, exposure, SCALES)[:, 0]

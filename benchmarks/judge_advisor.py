@@ -239,9 +239,9 @@ def advisor_curve(
         )
         if not np.isfinite(ranked[wanted]) or trained[wanted]:
             break
-        rows = _same_experts(suite, candidates, wanted, MEASURED_SCALES)
+        rows = _same_experts(candidates, wanted, MEASURED_SCALES)
         cost += float(candidates.training_cost[wanted]) + int(rows.sum()) * evaluation_units(suite, seed)
-        trained |= _same_experts(suite, candidates, wanted, TRIED_SCALES)
+        trained |= _same_experts(candidates, wanted, TRIED_SCALES)
         data = _with_rows(suite, data, candidates.rows[rows])
         model = fit_on_suite(suite, seed, data)
         predicted, initial = predict_goal(model, candidates.plans), float(model.scales_.initial_risk @ model.weights_)
@@ -270,7 +270,7 @@ def _point(candidates: Candidates, cost: float, choice: int | None, *, trained: 
     return CurvePoint(cost=cost, choice=choice, training=training, trained=trained)
 
 
-def _same_experts(suite: Suite, candidates: Candidates, choice: int, scales: Sequence[float]) -> NDArray[np.bool_]:
+def _same_experts(candidates: Candidates, choice: int, scales: Sequence[float]) -> NDArray[np.bool_]:
     """Candidates that merge the same experts by the same method, at coefficients within the range of ``scales``."""
     plan = candidates.plans[choice]
     found = np.zeros(len(candidates), dtype=bool)

@@ -155,24 +155,27 @@ def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def measured_merges(ws: Workspace, probes: ProbeData, meter: CostMeter) -> tuple[MergeObservation, ...]:
+def measured_merges(
+    ws: Workspace, probes: ProbeData, known: Sequence[MergeObservation], meter: CostMeter
+) -> tuple[MergeObservation, ...]:
     """What a refit may learn from: merges of the advised experts on *validation* data, and experts that diverged.
 
     The advised coefficients are measured, and some below and above them: the experts are there, so that costs a few
-    evaluations.
+    evaluations.  What is known is not measured again, but for the advised merge, which shows that the experts are those
+    that were validated.
 
     Raises:
         ValueError: if nothing was validated and nothing diverged yet.
     """
     found = [_diverged_merge(plan, probes) for _, plan in diverged_experts(ws.run)]
     if ws.run.has(VALIDATION_NAME) and ws.run.has(EXPERTS_NAME):
-        found += _validated_merges(ws, meter)
+        found += _validated_merges(ws, [merge.plan for merge in known], meter)
     if not found:
         raise ValueError("refit=True needs a validated merge; run `merge-advisor validate` on this run first")
     return tuple(found)
 
 
-def _validated_merges(ws: Workspace, meter: CostMeter) -> list[MergeObservation]:
+def _validated_merges(ws: Workspace, known: Sequence[Plan], meter: CostMeter) -> list[MergeObservation]:
     stored = ws.run.read_json(VALIDATION_NAME)
     plan = Plan.from_json(stored["identity"]["plan"])
     validation = Validation.from_json(stored["validation"])
@@ -184,8 +187,9 @@ def _validated_merges(ws: Workspace, meter: CostMeter) -> list[MergeObservation]
         again = advised.risks[name]
         if again != value and not abs(again - value) <= 1e-3 * max(value, 1e-3):
             raise ValueError(f"task={name!r}: stored experts give {again:.6f}, not {value:.6f}; validate again")
-    others = [scaled(plan, scale) for scale in MEASURED_SCALES]
-    return [advised, *(risks.measure(other, experts, seed=expert_seed(ws)) for other in others if other != plan)]
+    ladder = [scaled(plan, scale) for scale in MEASURED_SCALES]
+    others = [other for other in ladder if other not in (plan, *known)]
+    return [advised, *(risks.measure(other, experts, seed=expert_seed(ws)) for other in others)]
 
 
 def _diverged_merge(plan: Plan, probes: ProbeData) -> MergeObservation:

@@ -112,14 +112,13 @@ def recommend(ws: Workspace, *, refit: bool = False) -> Recommendation:
         stored = ws.run.read_json(RECOMMENDATION_NAME) if ws.run.has(RECOMMENDATION_NAME) else None
         if refit or stored is None or is_outdated(stored, asked(ws)):
             merges = stored_merges(ws.run)
-            with ws.spending(REFIT_PURPOSE) as spending:
-                spending.meter.add_units(REFIT_PURPOSE, ws.costs().get(REFIT_PURPOSE, 0.0))
-                spending.seconds_before = ws.seconds().get(REFIT_PURPOSE, 0.0)
-                if refit:
-                    merges = _joined(merges, measured_merges(ws, probes, spending.meter))
-                spent = spending.spent()
+            spent = {"units": ws.costs().get(REFIT_PURPOSE, 0.0), "seconds": ws.seconds().get(REFIT_PURPOSE, 0.0)}
+            if refit:
+                with ws.spending(REFIT_PURPOSE) as spending:
+                    merges = _joined(merges, measured_merges(ws, probes, merges, spending.meter))
+                spent = {key: spent[key] + value for key, value in spending.spent()[REFIT_PURPOSE].items()}
             model, recommendation = decide(ws, probes, merges)
-            store_merges(ws.run, merges, spent)
+            store_merges(ws.run, merges, {REFIT_PURPOSE: spent})
             if model is None:
                 ws.run.discard(MODEL_NAME)
             else:

@@ -80,21 +80,34 @@ def recommend_plan(
         aside = None if storage is None else replace(storage, name=f"{storage.name}-without-limits")
         nearest = parameters_to_plan(error.parameters, names, situation.num_samples)
         return refuse_infeasible(
-            describe_plan(nearest, search(free, None, aside), free, situation, best="best without the limits"),
+            describe_plan(nearest, search(free, None, aside), free, situation, label="best without the limits"),
             ask.goal,
             situation,
         )
     plan = parameters_to_plan(study.parameters, names, situation.num_samples)
-    kept = keep_trained(ask, trained, study.best.goal)
-    if kept is not None:
-        situation = replace(situation, left_out=(*situation.left_out, KEPT))
-    return describe_plan(kept or plan, study, ask, situation)
+    kept = keep_trained(ask, trained, situation, study.best.goal)
+    return describe_plan(plan if kept is None else kept, study, ask, situation, further=() if kept is None else (KEPT,))
 
 
 def describe_plan(
-    plan: Plan, study: StudyResult, ask: WhatIf, situation: Situation, *, best: str = "best of the search"
+    plan: Plan,
+    study: StudyResult,
+    ask: WhatIf,
+    situation: Situation,
+    *,
+    label: str = "best of the search",
+    further: tuple[Caveat, ...] = (),
 ) -> Recommendation:
-    """Everything about a plan: the best of the study, or another one that lists it as the alternative ``best``."""
+    """Everything about a plan: the study's best, or another one, which lists that as the alternative ``label``.
+
+    Args:
+        plan: the plan.
+        study: the study behind the advice.
+        ask: the fitted model under the project's goal.
+        situation: what the advice starts from.
+        label: of the study's best where that is not the plan.
+        further: caveats beside those that plan and situation give.
+    """
     is_best = plan == parameters_to_plan(study.parameters, ask.model.scales_.names, situation.num_samples)
     prediction = ask.predict([plan])
     goal, gain = ask.goals([plan])[0], ask.gain(plan)
@@ -115,7 +128,7 @@ def describe_plan(
         edges_of_space=telling_edges(study.edges, situation) if is_best else (),
         range_suggestion=situation.range_suggestion,
         notes=(*situation.notes, *study.caveats),
-        left_out=situation.left_out,
+        left_out=(*situation.left_out, *further),
         broken_assumptions=situation.broken_assumptions(plan),
     )
     status = decide_status(initial_goal, gain, extrapolation=extrapolation, caveats=caveats)
@@ -151,7 +164,7 @@ def describe_plan(
         ),
         caveats=caveats,
         alternatives=find_alternatives(
-            plan, study, ask, situation, best=None if is_best else best, other_optimizers=other_optimizers
+            plan, study, ask, situation, label=None if is_best else label, other_optimizers=other_optimizers
         ),
         pareto=find_front(study, ask, situation, names),
         extrapolation=extrapolation,
@@ -221,18 +234,18 @@ def find_alternatives(
     ask: WhatIf,
     situation: Situation,
     *,
-    best: str | None,
+    label: str | None,
     other_optimizers: Mapping[str, Plan],
 ) -> tuple[Alternative, ...]:
     """The cheapest near-optimal plan, the best with each other optimizer, the simple average of the advised experts.
 
     A plan that is not the study's best was taken for its limits, or because its experts are trained: then the study's
-    best comes first, labelled ``best``.
+    best comes first, labelled ``label``.
     """
     names = plan.names
     cheapest = parameters_to_plan(study.cheapest.parameters, names, situation.num_samples)
-    found = parameters_to_plan(study.parameters, names, situation.num_samples)
-    listed = [] if best is None else [(best, found)]
+    best = parameters_to_plan(study.parameters, names, situation.num_samples)
+    listed = [] if label is None else [(label, best)]
     listed.append(("cheapest near-optimal", cheapest))
     listed += [(f"best with {name}", other) for name, other in other_optimizers.items()]
     listed.append(("simple average of the advised experts", with_coefficients(plan, 1.0 / len(names))))

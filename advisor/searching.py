@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.plan import FloatArray, PlanTable
+from advisor.plan import FloatArray, Plan, PlanTable
 from advisor.plan_columns import columns_to_table
 from advisor.probing import LINEAR_METHOD
 from advisor.project_search import SearchSettings
@@ -38,7 +38,7 @@ Columns = Mapping[str, NDArray[Any]]
 SPREAD_PRICE = 0.25
 METHOD_PRICE = 0.3
 # Development problems: from 8 to 32 samples a step without a probe at 32, predictions were 0.1 too low in log risk.  A
-# lower price was tried and lost up to a third of x_0's risk in live runs (``docs/risk-model-log.md``, eighth session).
+# lower price was tried and lost up to 38 % of x_0's risk in live runs (``docs/risk-model-log.md``, eighth session).
 UNTRIED_PRICE = 0.1
 
 
@@ -73,6 +73,24 @@ def search_space(
         methods=methods,
         per_task_recipes=search.per_task_recipes,
     )
+
+
+def allows(search: SearchSettings, methods: tuple[str, ...], plan: Plan) -> bool:
+    """Whether a plan keeps to the search's ranges and choices, rounding aside."""
+    recipes = plan.recipes.values()
+    return (
+        plan.method in methods
+        and all(recipe.optimizer in search.learning_rate for recipe in recipes)
+        and all(recipe.schedule in search.schedule for recipe in recipes)
+        and all(_inside(recipe.learning_rate, search.learning_rate[recipe.optimizer]) for recipe in recipes)
+        and all(_inside(recipe.batch_size, search.batch_size) for recipe in recipes)
+        and all(_inside(recipe.steps, search.steps) for recipe in recipes)
+        and all(_inside(value, search.coefficients.range) for value in plan.coefficients.values())
+    )
+
+
+def _inside(value: float, ends: tuple[float, float]) -> bool:
+    return ends[0] * (1 - 1e-9) <= value <= ends[1] * (1 + 1e-9)
 
 
 def risk_of(ask: WhatIf, num_samples: Mapping[str, int]) -> Callable[[Columns], RiskBatch]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.keeping import MEASURED_SCALES, TRIED_SCALES, WORTH_TRAINING
+from advisor.keeping import MEASURED_SCALES, TRIED_SCALES, is_worth_training
 from advisor.measured_on import MeasuredOn
 from advisor.observations import ProbeData
 from advisor.plan import Plan, PlanTable
@@ -39,6 +39,7 @@ from estimators.recipe import Optimizer, Recipe
 
 BUDGET_SHARE = 0.25  # of a full fine-tune, everything before advice (the advisor's default)
 REFITS = 5  # rounds of advise, train, refit that a curve shows
+KEPT_SCALES = (MEASURED_SCALES[0] * TRIED_SCALES[0], MEASURED_SCALES[-1] * TRIED_SCALES[-1])  # of advised coefficients
 MOST_PROBES = 24
 
 
@@ -241,7 +242,7 @@ def advisor_curve(
             break
         rows = _same_experts(candidates, wanted, MEASURED_SCALES)
         cost += float(candidates.training_cost[wanted]) + int(rows.sum()) * evaluation_units(suite, seed)
-        trained |= _same_experts(candidates, wanted, TRIED_SCALES)
+        trained |= _same_experts(candidates, wanted, KEPT_SCALES)
         data = _with_rows(suite, data, candidates.rows[rows])
         model = fit_on_suite(suite, seed, data)
         predicted, initial = predict_goal(model, candidates.plans), float(model.scales_.initial_risk @ model.weights_)
@@ -261,7 +262,7 @@ def keep_or_train(goal: FloatArray, ranked: FloatArray, trained: NDArray[np.bool
         initial: goal risk of x_0.
     """
     kept, best = int(np.argmin(np.where(trained, ranked, np.inf))), int(np.argmin(ranked))
-    advised = kept if ranked[kept] - ranked[best] <= WORTH_TRAINING * initial else best
+    advised = best if is_worth_training(ranked[kept], ranked[best], initial) else kept
     return advised if initial - goal[advised] > MIN_GAIN * initial else None
 
 

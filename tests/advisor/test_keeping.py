@@ -15,7 +15,7 @@ from advisor.risk_model import RiskModel
 from advisor.what_if import WhatIf
 from estimators.recipe import Recipe
 from tests.advisor.quadratic_merges import QuadraticWorld
-from tests.advisor.test_recommending import situation
+from tests.advisor.test_recommending import SEARCH, situation
 
 SEEDS = (0, 1, 2)
 
@@ -41,7 +41,7 @@ def long_plan(world: QuadraticWorld, coefficient: float = 0.4) -> Plan:
 def test_the_kept_coefficients_are_measurably_as_good_as_the_best_of_those_tried(seed):
     world = QuadraticWorld.drawn(seed=seed)
     merges = measured(world, long_plan(world))
-    plan, _ = best_trained(refitted(world, merges), merges)
+    plan, _ = best_trained(refitted(world, merges), merges, situation(world))
     assert plan.recipes == merges[0].plan.recipes
     ladder = [goal(world.observe(scaled(long_plan(world), scale))) for scale in np.geomspace(0.2, 5, 40)]
     start = float(np.mean(list(merges[0].initial_risks.values())))
@@ -80,10 +80,10 @@ def test_where_the_search_is_ahead_by_more_than_it_is_worth_decides():
     world = QuadraticWorld.drawn()
     merges = measured(world, long_plan(world))
     ask = refitted(world, merges)
-    plan, value = best_trained(ask, merges)
+    plan, value = best_trained(ask, merges, situation(world))
     margin = WORTH_TRAINING * float(np.mean(ask.model.scales_.initial_risk))
-    assert keep_trained(ask, merges, value - 0.99 * margin) == plan
-    assert keep_trained(ask, merges, value - 1.01 * margin) is None
+    assert keep_trained(ask, merges, situation(world), value - 0.99 * margin) == plan
+    assert keep_trained(ask, merges, situation(world), value - 1.01 * margin) is None
 
 
 def test_experts_that_diverged_and_no_experts_at_all_are_no_choice():
@@ -91,8 +91,8 @@ def test_experts_that_diverged_and_no_experts_at_all_are_no_choice():
     merges = measured(world, long_plan(world))
     ask = refitted(world, merges)
     thrown = tuple(dataclasses.replace(m, risks=dict.fromkeys(m.risks, math.inf)) for m in merges)
-    assert best_trained(ask, thrown) is None
-    assert keep_trained(ask, (), -math.inf) is None
+    assert best_trained(ask, thrown, situation(world)) is None
+    assert keep_trained(ask, (), situation(world), math.inf) is None
 
 
 def test_a_plan_that_breaks_the_limits_is_no_choice():
@@ -100,4 +100,24 @@ def test_a_plan_that_breaks_the_limits_is_no_choice():
     merges = measured(world, long_plan(world))
     ask = refitted(world, merges)
     strict = dataclasses.replace(ask, goal=dataclasses.replace(ask.goal, max_drop=-0.9))
-    assert best_trained(strict, merges) is None
+    assert best_trained(strict, merges, situation(world)) is None
+
+
+def test_experts_and_coefficients_outside_the_search_are_not_kept():
+    world = QuadraticWorld.drawn()
+    merges = measured(world, long_plan(world))
+    ask = refitted(world, merges)
+    free, _ = best_trained(ask, merges, situation(world))
+    low = 0.9 * max(free.coefficients.values())
+    inside = SEARCH.model_copy(update={"coefficients": SEARCH.coefficients.model_copy(update={"range": (0.0, low)})})
+    plan, _ = best_trained(ask, merges, situation(world, search=inside))
+    assert max(plan.coefficients.values()) <= low * (1 + 1e-6)
+    for change in (
+        {"learning_rate": {"sgd": (1e-3, 5e-3)}},
+        {"learning_rate": {"adamw": (1e-3, 0.2)}},
+        {"steps": (20, 100)},
+        {"batch_size": (16, 32)},
+        {"schedule": ("warmup_cosine",)},
+    ):
+        assert best_trained(ask, merges, situation(world, search=SEARCH.model_copy(update=change))) is None, change
+    assert best_trained(ask, merges, situation(world, methods=("ties",))) is None

@@ -142,6 +142,9 @@ def test_a_refit_uses_validation_figures_and_changes_the_model(finished, folder)
         assert all(merge.plan.to_json()["recipes"] == advised["recipes"] for merge in merges)
         samples = sum(len(task.validation) for task in finished.tasks.values())
         assert finished.costs()["refits"] == pytest.approx((1 + len(MEASURED_SCALES)) * samples / 3)  # x_0, five merges
+        pipeline.refit(finished)
+        assert stored_merges(finished.run) == merges
+        assert finished.costs()["refits"] == pytest.approx((3 + len(MEASURED_SCALES)) * samples / 3)  # x_0, the advised
         opened = (finished.run.path / "test_openings.jsonl").read_text().splitlines()
         assert len(opened) == 2  # a refit never opens test data
     finally:
